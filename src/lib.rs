@@ -1,0 +1,5 @@
+//! xksd: the daemon between AWS KMS and a company's own HSM.
+
+pub mod clock;
+pub mod names;
+pub mod secret;

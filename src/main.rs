@@ -1,0 +1,3 @@
+//! The xksd daemon and its tools.
+
+fn main() {}
