@@ -1,0 +1,103 @@
+//! The keys of one token, read in the background and published as an immutable snapshot.
+//!
+//! No request ever searches the token. A search costs from 19 µs to 10 ms on a soft token and a
+//! round trip or more on a network HSM; the [`crate::hsm::steward`] does it on a session of its
+//! own at an interval, and at once when a request meets a key or version that it does not know.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::hsm::backend::{ObjectHandle, Session};
+use crate::hsm::fault::{Fault, FaultKind};
+use crate::hsm::key::{Key, KeyAttributes, KeyFault, Version};
+use crate::names::ExternalKeyId;
+
+/// What was in the token at one time.
+#[derive(Debug)]
+pub struct Catalogue {
+    keys: HashMap<ExternalKeyId, Result<Arc<Key>, KeyFault>>,
+    started: Instant,
+}
+
+impl Catalogue {
+    /// Looks a key up. `None`: no object of the token bears this label.
+    pub fn find(&self, id: &ExternalKeyId) -> Option<Result<Arc<Key>, KeyFault>> {
+        self.keys.get(id).cloned()
+    }
+
+    /// When reading it began: what was in the token before is in here.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// How many external keys there are.
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// All labels that are no usable key, and why.
+    pub fn faults(&self) -> impl Iterator<Item = (&ExternalKeyId, KeyFault)> {
+        self.keys.iter().filter_map(|(id, key)| key.as_ref().err().map(|fault| (id, *fault)))
+    }
+}
+
+/// Reads a token again and again, in full only what it has not seen before.
+#[derive(Debug, Default)]
+pub struct Reader {
+    known: HashMap<ObjectHandle, KeyAttributes>,
+}
+
+impl Reader {
+    /// Reads all keys of the token.
+    ///
+    /// # Errors
+    /// A fault of the session: then nothing is known, and the snapshot before stays.
+    pub fn read(&mut self, session: &mut dyn Session) -> Result<Catalogue, Fault> {
+        let started = Instant::now();
+        let mut seen = HashMap::with_capacity(self.known.len());
+        let mut versions: HashMap<ExternalKeyId, Vec<Version>> = HashMap::new();
+        for object in session.objects()? {
+            let attributes = match self.attributes(session, object) {
+                Ok(attributes) => attributes,
+                // Destroyed by somebody since it was found.
+                Err(Fault { kind: FaultKind::HandleStale, .. }) => continue,
+                Err(fault) => return Err(fault),
+            };
+            // A label that is no external key id can't be asked for.
+            let label = std::str::from_utf8(&attributes.changeable.label);
+            if let Some(id) = label.ok().and_then(|label| label.parse().ok()) {
+                versions.entry(id).or_default().push(Version::new(object, &attributes));
+            }
+            seen.insert(object, attributes);
+        }
+        self.known = seen;
+        let keys = versions
+            .into_iter()
+            .map(|(id, versions)| (id.clone(), Key::new(id, versions).map(Arc::new)))
+            .collect();
+        Ok(Catalogue { keys, started })
+    }
+
+    /// Label and id are read each time: they can be changed, and a token may give the number of a
+    /// destroyed object to a new one at once.
+    fn attributes(
+        &mut self,
+        session: &mut dyn Session,
+        object: ObjectHandle,
+    ) -> Result<KeyAttributes, Fault> {
+        let Some(known) = self.known.get(&object) else {
+            return session.read_attributes(object);
+        };
+        let now = session.read_changeable(object)?;
+        if now == known.changeable {
+            return Ok(known.clone());
+        }
+        session.read_attributes(object)
+    }
+}

@@ -1,0 +1,114 @@
+//! What xksd needs of an HSM token, as two narrow synchronous traits.
+//!
+//! A [`Backend`] leads to one token; a [`Session`] belongs to one thread. Calls block, for as long
+//! as the HSM pleases: they are never made on a thread of the asynchronous runtime.
+
+use std::fmt;
+
+use super::fault::Fault;
+use super::key::KeyAttributes;
+use crate::secret::Plaintext;
+
+/// Length of the initialization vectors that xksd makes: 96 bits, the only length for which
+/// AES-GCM with random IVs is bounded at 2^32 encryptions per key (NIST SP 800-38D, 8.3).
+pub const IV_LEN: usize = 12;
+
+/// Length of every authentication tag (P-41).
+pub const TAG_LEN: usize = 16;
+
+/// An object's number in one connection to a token. It means nothing in any other connection:
+/// after a reconnection the same number may name another key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ObjectHandle {
+    /// Which connection the number belongs to; grows with each reconnection.
+    pub generation: u64,
+    /// `CK_OBJECT_HANDLE`.
+    pub number: u64,
+}
+
+/// What an encryption gave: never sent before its parts' lengths were checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// The initialization vector that was used.
+    pub iv: [u8; IV_LEN],
+    /// As long as the plaintext.
+    pub ciphertext: Vec<u8>,
+    /// The authentication tag.
+    pub tag: [u8; TAG_LEN],
+}
+
+/// Who made the token, for GetHealthStatus and the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenIdentity {
+    /// `manufacturerID` of the token.
+    pub manufacturer: String,
+    /// `model` of the token, with its hardware and firmware versions.
+    pub model: String,
+    /// `serialNumber` of the token.
+    pub serial: String,
+}
+
+/// Leads to one token of one HSM.
+pub trait Backend: Send + Sync + fmt::Debug {
+    /// Connects: loads the library if need be, finds the token, opens a session and logs in.
+    ///
+    /// The caller keeps this session for as long as the connection lives: closing a token's last
+    /// session logs out and takes its handles with it (PKCS#11 2.40, C_CloseSession).
+    fn connect(&self) -> Result<Box<dyn Session>, Fault>;
+
+    /// Opens one more session of the connection that [`Backend::connect`] made.
+    fn open_session(&self) -> Result<Box<dyn Session>, Fault>;
+
+    /// What the token said of itself when it was last connected to.
+    fn identity(&self) -> TokenIdentity;
+}
+
+/// One session with a token, owned by one thread.
+pub trait Session {
+    /// Fills the buffer from the token's random number generator.
+    fn random(&mut self, buffer: &mut [u8]) -> Result<(), Fault>;
+
+    /// Encrypts with AES-GCM under an IV of the caller's, which must never have been used before.
+    fn encrypt(
+        &mut self,
+        key: ObjectHandle,
+        iv: &[u8; IV_LEN],
+        aad: &[u8],
+        plaintext: &[u8],
+    ) -> Result<Sealed, Fault>;
+
+    /// Decrypts in a single step, so that nothing is released before the tag was checked.
+    fn decrypt(
+        &mut self,
+        key: ObjectHandle,
+        iv: &[u8],
+        aad: &[u8],
+        ciphertext: &[u8],
+        tag: &[u8; TAG_LEN],
+    ) -> Result<Plaintext, Fault>;
+
+    /// Every secret and private key that this token shows to the session.
+    fn objects(&mut self) -> Result<Vec<ObjectHandle>, Fault>;
+
+    /// What can change in an object's life, in one call: label, `CKA_ID`, usage.
+    fn read_changeable(&mut self, object: ObjectHandle) -> Result<ChangeableAttributes, Fault>;
+
+    /// Everything that the catalogue wants to know of an object seen for the first time.
+    fn read_attributes(&mut self, object: ObjectHandle) -> Result<KeyAttributes, Fault>;
+
+    /// Makes an AES-256 key that lives no longer than this session, for probes (P-61).
+    fn make_probe_key(&mut self) -> Result<ObjectHandle, Fault>;
+}
+
+/// The attributes that an administrator can change while the object lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangeableAttributes {
+    /// `CKA_LABEL`, as bytes: a token may hold anything.
+    pub label: Vec<u8>,
+    /// `CKA_ID`.
+    pub id: Vec<u8>,
+    /// `CKA_ENCRYPT`.
+    pub encrypt: bool,
+    /// `CKA_DECRYPT`.
+    pub decrypt: bool,
+}

@@ -1,0 +1,176 @@
+//! How an HSM call failed, by what must be done about it.
+//!
+//! A return code alone does not say that: `CKR_GENERAL_ERROR` from C_Decrypt is a wrong tag on
+//! SoftHSM, and a dying card elsewhere. [`classify`] therefore takes the C function too.
+
+use std::fmt;
+
+use super::codes::{self, Code};
+
+/// What a failure means, and thereby who acts on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FaultKind {
+    /// The ciphertext, IV, AAD or tag does not fit. The caller's doing; the session is fine.
+    BadCiphertext,
+    /// May be a bad ciphertext or an HSM in trouble: a canary decryption settles it.
+    Ambiguous,
+    /// The key does not permit the operation.
+    KeyUsage,
+    /// The handle names nothing, or something else: the catalogue must be read again.
+    HandleStale,
+    /// The session is gone or in a state that cannot be left: open another.
+    SessionLost,
+    /// The token has logged us out.
+    LoginLost,
+    /// The token does not answer or is not there.
+    TokenLost,
+    /// The library has lost its state.
+    LibraryLost,
+    /// The token has no room for this now.
+    Busy,
+    /// The PIN was refused. Never tried again by itself: real HSMs lock after three to ten.
+    PinRefused,
+    /// The token refuses what no correct caller would ask, or answered with impossible lengths.
+    Bug,
+}
+
+impl FaultKind {
+    /// Whether the session that met this fault may go on being used.
+    ///
+    /// INVARIANT: a caller's garbage never costs a session ([`FaultKind::BadCiphertext`]).
+    pub fn keeps_session(self) -> bool {
+        matches!(self, Self::BadCiphertext | Self::KeyUsage | Self::HandleStale | Self::Busy)
+    }
+}
+
+/// A failed call to an HSM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// What it means.
+    pub kind: FaultKind,
+    /// The C function, or the step, that failed.
+    pub function: &'static str,
+    /// What it returned.
+    pub cause: Cause,
+}
+
+/// What a fault was recognised by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The function's return code.
+    Returned(Code),
+    /// The function returned CKR_OK, and what it gave cannot be right.
+    Nonsense(&'static str),
+    /// The call was not made.
+    Refused(&'static str),
+}
+
+impl Fault {
+    /// A fault by return code.
+    pub fn returned(function: &'static str, code: Code) -> Self {
+        Self { kind: classify(function, code), function, cause: Cause::Returned(code) }
+    }
+
+    /// A fault of a call that claims to have succeeded.
+    pub fn nonsense(function: &'static str, what: &'static str) -> Self {
+        Self { kind: FaultKind::Bug, function, cause: Cause::Nonsense(what) }
+    }
+
+    /// A call that was not made, and what that means.
+    pub fn refused(kind: FaultKind, function: &'static str, why: &'static str) -> Self {
+        Self { kind, function, cause: Cause::Refused(why) }
+    }
+
+    /// The same fault, seen with more knowledge.
+    pub fn settled(self, kind: FaultKind) -> Self {
+        Self { kind, ..self }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause {
+            Cause::Returned(code) => write!(f, "{} returned {code}", self.function),
+            Cause::Nonsense(what) => {
+                write!(f, "{} gave an impossible answer: {what}", self.function)
+            }
+            Cause::Refused(why) => write!(f, "{}: {why}", self.function),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// What a return code of this C function means.
+pub fn classify(function: &'static str, code: Code) -> FaultKind {
+    use FaultKind::*;
+    match code {
+        codes::ENCRYPTED_DATA_INVALID
+        | codes::ENCRYPTED_DATA_LEN_RANGE
+        | codes::AEAD_DECRYPT_FAILED
+            if function == "C_Decrypt" =>
+        {
+            BadCiphertext
+        }
+        codes::GENERAL_ERROR | codes::FUNCTION_FAILED => Ambiguous,
+        codes::DATA_INVALID | codes::DATA_LEN_RANGE if function == "C_Decrypt" => Ambiguous,
+        codes::KEY_FUNCTION_NOT_PERMITTED | codes::KEY_TYPE_INCONSISTENT => KeyUsage,
+        codes::KEY_HANDLE_INVALID | codes::OBJECT_HANDLE_INVALID => HandleStale,
+        codes::SESSION_HANDLE_INVALID
+        | codes::SESSION_CLOSED
+        | codes::OPERATION_ACTIVE
+        | codes::OPERATION_NOT_INITIALIZED
+        | codes::BUFFER_TOO_SMALL => SessionLost,
+        codes::USER_NOT_LOGGED_IN => LoginLost,
+        codes::DEVICE_ERROR
+        | codes::DEVICE_REMOVED
+        | codes::TOKEN_NOT_PRESENT
+        | codes::TOKEN_NOT_RECOGNIZED
+        | codes::SLOT_ID_INVALID => TokenLost,
+        codes::CRYPTOKI_NOT_INITIALIZED => LibraryLost,
+        codes::SESSION_COUNT | codes::DEVICE_MEMORY | codes::HOST_MEMORY => Busy,
+        codes::PIN_INCORRECT
+        | codes::PIN_INVALID
+        | codes::PIN_LEN_RANGE
+        | codes::PIN_EXPIRED
+        | codes::PIN_LOCKED => PinRefused,
+        _ => Bug,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_tag_is_the_callers_fault_and_keeps_the_session() {
+        let fault = Fault::returned("C_Decrypt", codes::ENCRYPTED_DATA_INVALID);
+        assert_eq!(fault.kind, FaultKind::BadCiphertext);
+        assert!(fault.kind.keeps_session());
+        // The same code from another function is no statement about a ciphertext.
+        let fault = Fault::returned("C_FindObjects", codes::ENCRYPTED_DATA_INVALID);
+        assert_eq!(fault.kind, FaultKind::Bug);
+    }
+
+    #[test]
+    fn general_error_is_never_taken_for_a_bad_ciphertext_unasked() {
+        for code in [codes::GENERAL_ERROR, codes::FUNCTION_FAILED] {
+            let kind = classify("C_Decrypt", code);
+            assert_eq!(kind, FaultKind::Ambiguous);
+            assert!(!kind.keeps_session());
+        }
+    }
+
+    #[test]
+    fn an_unknown_code_costs_the_session() {
+        let kind = classify("C_Encrypt", Code(0x8000_1234));
+        assert_eq!(kind, FaultKind::Bug);
+        assert!(!kind.keeps_session());
+    }
+
+    #[test]
+    fn display_names_function_and_code() {
+        let fault = Fault::returned("C_Login", codes::PIN_INCORRECT);
+        assert_eq!(fault.to_string(), "C_Login returned CKR_PIN_INCORRECT (0xa0)");
+    }
+}

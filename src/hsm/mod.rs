@@ -1,0 +1,16 @@
+//! The HSM: what xksd needs of one ([`backend`]), how it fails ([`fault`]), and how its keys are
+//! described ([`key`], [`state`]).
+//!
+//! Only [`pkcs11`] knows PKCS#11. Above it, [`worker`] owns sessions on threads of their own,
+//! [`steward`] watches over a token, and [`token`] is what the asynchronous side talks to.
+
+pub mod backend;
+pub mod codes;
+pub mod fault;
+pub mod iv;
+pub mod key;
+pub mod pkcs11;
+pub mod state;
+pub mod steward;
+pub mod token;
+pub mod worker;

@@ -1,0 +1,141 @@
+//! The data path: random numbers, AES-GCM encryption and decryption, two C calls each.
+//!
+//! Every output buffer is sized before the call. Asking for the length first would cost a round
+//! trip more to a network HSM, and NSS softokn answers it wrongly. Every length that comes back
+//! is checked before anything is sliced by it.
+
+use std::ptr;
+
+use cryptoki_sys::{CK_GCM_PARAMS, CK_MECHANISM, CK_ULONG, CKM_AES_GCM};
+
+use super::session::Pkcs11Session;
+use crate::hsm::backend::{IV_LEN, ObjectHandle, Sealed, TAG_LEN};
+use crate::hsm::fault::{Fault, FaultKind};
+use crate::secret::Plaintext;
+
+impl Pkcs11Session {
+    pub(super) fn fill_random(&mut self, buffer: &mut [u8]) -> Result<(), Fault> {
+        let length = buffer.len() as CK_ULONG;
+        let handle = self.handle;
+        self.library.call(&self.metrics, "C_GenerateRandom", |list| {
+            // SAFETY: `buffer` has room for `length` bytes.
+            list.C_GenerateRandom.map(|f| unsafe { f(handle, buffer.as_mut_ptr(), length) })
+        })
+    }
+
+    pub(super) fn gcm_encrypt(
+        &mut self,
+        key: ObjectHandle,
+        iv: &[u8; IV_LEN],
+        aad: &[u8],
+        plaintext: &[u8],
+    ) -> Result<Sealed, Fault> {
+        self.check_generation(key)?;
+        let mut parameters = Parameters::new(iv, aad);
+        let mut mechanism = parameters.mechanism();
+        let handle = self.handle;
+        self.library.call(&self.metrics, "C_EncryptInit", |list| {
+            // SAFETY: mechanism, parameters, IV and AAD live through the call.
+            list.C_EncryptInit.map(|f| unsafe { f(handle, &mut mechanism, key.number as CK_ULONG) })
+        })?;
+        let expected = plaintext.len() + TAG_LEN;
+        let mut output = vec![0_u8; expected];
+        let mut length = output.len() as CK_ULONG;
+        self.library.call(&self.metrics, "C_Encrypt", |list| {
+            // SAFETY: the input is only read, although C says `*mut`; `output` has room for
+            // `length` bytes. Parameters, IV and AAD still live: some modules read them here.
+            list.C_Encrypt.map(|f| unsafe {
+                let input = plaintext.as_ptr().cast_mut();
+                f(handle, input, plaintext.len() as CK_ULONG, output.as_mut_ptr(), &mut length)
+            })
+        })?;
+        parameters.keep();
+        if length as usize != expected {
+            return Err(Fault::nonsense("C_Encrypt", "not the length of plaintext and tag"));
+        }
+        let tag = output.split_off(plaintext.len());
+        let tag = tag.try_into().map_err(|_| Fault::nonsense("C_Encrypt", "no tag"))?;
+        Ok(Sealed { iv: *iv, ciphertext: output, tag })
+    }
+
+    pub(super) fn gcm_decrypt(
+        &mut self,
+        key: ObjectHandle,
+        iv: &[u8],
+        aad: &[u8],
+        ciphertext: &[u8],
+        tag: &[u8; TAG_LEN],
+    ) -> Result<Plaintext, Fault> {
+        self.check_generation(key)?;
+        let mut parameters = Parameters::new(iv, aad);
+        let mut mechanism = parameters.mechanism();
+        let handle = self.handle;
+        self.library.call(&self.metrics, "C_DecryptInit", |list| {
+            // SAFETY: mechanism, parameters, IV and AAD live through the call.
+            list.C_DecryptInit.map(|f| unsafe { f(handle, &mut mechanism, key.number as CK_ULONG) })
+        })?;
+        let input = [ciphertext, tag].concat();
+        // As long as the input, which SoftHSM wants although the plaintext is shorter. It is a
+        // `Plaintext` from the start so that it is zeroized on every way out.
+        let mut output = zeroize::Zeroizing::new(vec![0_u8; input.len()]);
+        let mut length = output.len() as CK_ULONG;
+        self.library.call(&self.metrics, "C_Decrypt", |list| {
+            // SAFETY: the input is only read, although C says `*mut`; `output` has room for
+            // `length` bytes. Parameters, IV and AAD still live: some modules read them here.
+            list.C_Decrypt.map(|f| unsafe {
+                let bytes = input.as_ptr().cast_mut();
+                f(handle, bytes, input.len() as CK_ULONG, output.as_mut_ptr(), &mut length)
+            })
+        })?;
+        parameters.keep();
+        if length as usize != ciphertext.len() {
+            return Err(Fault::nonsense("C_Decrypt", "not the length of the ciphertext"));
+        }
+        // Shortening keeps the allocation, tail and all, which `Plaintext` zeroizes to its capacity.
+        let mut plaintext = std::mem::take(&mut *output);
+        plaintext.truncate(ciphertext.len());
+        Ok(Plaintext::new(plaintext))
+    }
+
+    /// A handle of an earlier connection may name another key by now.
+    pub(super) fn check_generation(&self, key: ObjectHandle) -> Result<(), Fault> {
+        if key.generation == self.generation {
+            return Ok(());
+        }
+        let why = "the key was looked up in an earlier connection";
+        Err(Fault::refused(FaultKind::HandleStale, "key handle", why))
+    }
+}
+
+/// `CK_GCM_PARAMS` and what it points to.
+struct Parameters<'a> {
+    gcm: CK_GCM_PARAMS,
+    _iv: std::marker::PhantomData<&'a [u8]>,
+}
+
+impl<'a> Parameters<'a> {
+    fn new(iv: &'a [u8], aad: &'a [u8]) -> Self {
+        let aad_pointer = if aad.is_empty() { ptr::null_mut() } else { aad.as_ptr().cast_mut() };
+        let gcm = CK_GCM_PARAMS {
+            pIv: iv.as_ptr().cast_mut(),
+            ulIvLen: iv.len() as CK_ULONG,
+            // Always set: zero once broke decryption on Luna.
+            ulIvBits: (iv.len() * 8) as CK_ULONG,
+            pAAD: aad_pointer,
+            ulAADLen: aad.len() as CK_ULONG,
+            ulTagBits: (TAG_LEN * 8) as CK_ULONG,
+        };
+        Self { gcm, _iv: std::marker::PhantomData }
+    }
+
+    fn mechanism(&mut self) -> CK_MECHANISM {
+        CK_MECHANISM {
+            mechanism: CKM_AES_GCM,
+            pParameter: ptr::from_mut(&mut self.gcm).cast(),
+            ulParameterLen: size_of::<CK_GCM_PARAMS>() as CK_ULONG,
+        }
+    }
+
+    /// Marks the point up to which the parameters must live.
+    fn keep(self) {}
+}

@@ -1,0 +1,173 @@
+//! A PKCS#11 module in this process: loaded once, initialised once, never finalised.
+//!
+//! C_Finalize with a call in flight crashes several modules, and so does leaving through `exit`
+//! while a thread is inside one. The library is therefore kept to the end, and the process leaves
+//! through [`exit_now`], which runs no destructors.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::ptr;
+use std::sync::{Mutex, OnceLock};
+use std::time::Instant;
+
+use cryptoki_sys::{CK_C_INITIALIZE_ARGS, CK_FUNCTION_LIST, CK_RV, CKF_OS_LOCKING_OK};
+
+use crate::hsm::codes::{self, Code};
+use crate::hsm::fault::{Cause, Fault, FaultKind};
+use crate::metrics::TokenMetrics;
+
+/// A loaded module.
+pub struct Library {
+    path: PathBuf,
+    list: OnceLock<FunctionList>,
+    /// Held while loading and initialising, which happens on the stewards' threads only.
+    initialising: Mutex<()>,
+}
+
+/// The module's function list. It lives as long as the process: the library is never unloaded.
+struct FunctionList(*const CK_FUNCTION_LIST);
+
+// SAFETY: the list is constant data of a module that is never unloaded, and a module that was
+// initialised with CKF_OS_LOCKING_OK may be called from any thread (PKCS#11 2.40, C_Initialize).
+unsafe impl Send for FunctionList {}
+// SAFETY: as above.
+unsafe impl Sync for FunctionList {}
+
+/// Why a file is no PKCS#11 module.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The dynamic linker refused it.
+    #[error("cannot load `{}`: {cause}", path.display())]
+    NotLoaded {
+        /// The module.
+        path: PathBuf,
+        /// The linker's own words.
+        cause: libloading::Error,
+    },
+    /// It is a library, but no PKCS#11 module.
+    #[error("`{}` is no PKCS#11 module: it has no C_GetFunctionList", path.display())]
+    NoFunctionList {
+        /// The library.
+        path: PathBuf,
+    },
+}
+
+impl Library {
+    /// Names a module; it is loaded when first used, so that a library that hangs while being
+    /// loaded does not keep the daemon from starting.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), list: OnceLock::new(), initialising: Mutex::new(()) }
+    }
+
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Loads and initialises it, or does nothing if that was done.
+    pub(super) fn initialize(&self, metrics: &TokenMetrics) -> Result<(), Fault> {
+        let _only_one = self.initialising.lock().expect("a panic here ends the steward anyway");
+        if self.list.get().is_some() {
+            return Ok(());
+        }
+        let list = load(&self.path).map_err(|error| {
+            tracing::error!(%error, "cannot load the PKCS#11 module");
+            let why = "the module cannot be loaded";
+            Fault::refused(FaultKind::LibraryLost, "dlopen", why)
+        })?;
+        let mut arguments = CK_C_INITIALIZE_ARGS {
+            CreateMutex: None,
+            DestroyMutex: None,
+            LockMutex: None,
+            UnlockMutex: None,
+            flags: CKF_OS_LOCKING_OK,
+            pReserved: ptr::null_mut(),
+        };
+        let initialised = observed(&list, metrics, "C_Initialize", |list| {
+            // SAFETY: the arguments live through the call; the module may lock with the OS's own.
+            list.C_Initialize.map(|f| unsafe { f(ptr::from_mut(&mut arguments).cast()) })
+        });
+        match initialised {
+            Err(Fault { cause: Cause::Returned(codes::CRYPTOKI_ALREADY_INITIALIZED), .. }) => {}
+            other => other?,
+        }
+        let _ = self.list.set(list);
+        Ok(())
+    }
+
+    /// Calls one C function: names it, times it, counts it, and turns its code into a fault.
+    pub(super) fn call(
+        &self,
+        metrics: &TokenMetrics,
+        function: &'static str,
+        call: impl FnOnce(&CK_FUNCTION_LIST) -> Option<CK_RV>,
+    ) -> Result<(), Fault> {
+        let Some(list) = self.list.get() else {
+            let why = "the module is not initialised";
+            return Err(Fault::refused(FaultKind::LibraryLost, function, why));
+        };
+        observed(list, metrics, function, call)
+    }
+}
+
+impl fmt::Debug for Library {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Library({})", self.path.display())
+    }
+}
+
+/// Loads a module for good and asks it for its function list.
+fn load(path: &Path) -> Result<FunctionList, LoadError> {
+    type GetFunctionList = unsafe extern "C" fn(*mut *mut CK_FUNCTION_LIST) -> CK_RV;
+    let no_list = || LoadError::NoFunctionList { path: path.to_owned() };
+    // SAFETY: loading runs the module's initialisers. The operator named it to be run.
+    let library = unsafe { libloading::Library::new(path) }
+        .map_err(|cause| LoadError::NotLoaded { path: path.to_owned(), cause })?;
+    // Never unloaded: threads of its own may be running in it.
+    let library = Box::leak(Box::new(library));
+    // SAFETY: C_GetFunctionList has this type in every PKCS#11 version.
+    let symbol = unsafe { library.get::<GetFunctionList>(b"C_GetFunctionList\0") };
+    let get_function_list = symbol.map_err(|_| no_list())?;
+    let mut list: *mut CK_FUNCTION_LIST = ptr::null_mut();
+    // SAFETY: `list` is a valid place for the answer; the call is allowed before C_Initialize.
+    let code = unsafe { get_function_list(&mut list) };
+    if code != codes::OK.0 || list.is_null() {
+        return Err(no_list());
+    }
+    Ok(FunctionList(list))
+}
+
+fn observed(
+    list: &FunctionList,
+    metrics: &TokenMetrics,
+    function: &'static str,
+    call: impl FnOnce(&CK_FUNCTION_LIST) -> Option<CK_RV>,
+) -> Result<(), Fault> {
+    // SAFETY: not null (checked when loaded) and never unloaded.
+    let list = unsafe { &*list.0 };
+    let start = Instant::now();
+    let Some(code) = call(list) else {
+        return Err(Fault::refused(FaultKind::Bug, function, "the module lacks this function"));
+    };
+    let code = Code(code);
+    metrics.hsm_call(function, start.elapsed(), code);
+    tracing::trace!(function, code = code.0, "PKCS#11 call");
+    if code == codes::OK { Ok(()) } else { Err(Fault::returned(function, code)) }
+}
+
+/// A text field of PKCS#11: fixed length, padded with blanks.
+pub(super) fn padded(field: &[u8]) -> String {
+    String::from_utf8_lossy(field).trim_end_matches([' ', '\0']).to_owned()
+}
+
+/// Ends the process at once, without destructors and exit handlers.
+///
+/// A module's own exit handlers free what its threads may still be using: SoftHSM crashes 14
+/// times out of 15 when left through `exit` with a thread inside.
+pub fn exit_now(code: i32) -> ! {
+    use std::io::Write;
+    let _ = std::io::stdout().flush();
+    let _ = std::io::stderr().flush();
+    // SAFETY: `_exit` takes any number and does not return.
+    unsafe { libc::_exit(code) }
+}

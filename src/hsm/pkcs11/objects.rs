@@ -1,0 +1,241 @@
+//! The token's objects: finding them, reading attributes, making the probe key.
+
+use std::ptr;
+
+use cryptoki_sys::{
+    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_MECHANISM, CK_OBJECT_CLASS, CK_OBJECT_HANDLE, CK_ULONG,
+    CKA_CLASS, CKA_DECRYPT, CKA_DERIVE, CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_ID, CKA_KEY_TYPE,
+    CKA_LABEL, CKA_MODULUS_BITS, CKA_PRIVATE, CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN, CKA_UNWRAP,
+    CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP, CKK_AES, CKK_DES3, CKK_EC, CKK_GENERIC_SECRET, CKK_RSA,
+    CKM_AES_KEY_GEN, CKO_PRIVATE_KEY, CKO_SECRET_KEY,
+};
+
+use super::session::Pkcs11Session;
+use crate::hsm::backend::{ChangeableAttributes, ObjectHandle, Session};
+use crate::hsm::codes;
+use crate::hsm::fault::{Cause, Fault};
+use crate::hsm::key::{KeyAttributes, KeyKind, Usage};
+use crate::secret::Plaintext;
+
+/// How many handles one C_FindObjects call takes.
+const FIND_BATCH: usize = 256;
+
+/// Room for the value of a label or id. A longer one is no key of ours and is left out.
+const VALUE_MAX: usize = 512;
+
+impl Session for Pkcs11Session {
+    fn random(&mut self, buffer: &mut [u8]) -> Result<(), Fault> {
+        self.fill_random(buffer)
+    }
+
+    fn encrypt(
+        &mut self,
+        key: ObjectHandle,
+        iv: &[u8; crate::hsm::backend::IV_LEN],
+        aad: &[u8],
+        plaintext: &[u8],
+    ) -> Result<crate::hsm::backend::Sealed, Fault> {
+        self.gcm_encrypt(key, iv, aad, plaintext)
+    }
+
+    fn decrypt(
+        &mut self,
+        key: ObjectHandle,
+        iv: &[u8],
+        aad: &[u8],
+        ciphertext: &[u8],
+        tag: &[u8; crate::hsm::backend::TAG_LEN],
+    ) -> Result<Plaintext, Fault> {
+        self.gcm_decrypt(key, iv, aad, ciphertext, tag)
+    }
+
+    fn objects(&mut self) -> Result<Vec<ObjectHandle>, Fault> {
+        let mut objects = Vec::new();
+        // Private keys too: one that bears an external key's label is named truthfully (P-30).
+        for class in [CKO_SECRET_KEY, CKO_PRIVATE_KEY] {
+            self.find_class(class, &mut objects)?;
+        }
+        Ok(objects)
+    }
+
+    fn read_changeable(&mut self, object: ObjectHandle) -> Result<ChangeableAttributes, Fault> {
+        self.check_generation(object)?;
+        let types = [CKA_LABEL, CKA_ID, CKA_ENCRYPT, CKA_DECRYPT];
+        let [label, id, encrypt, decrypt] = self.read(object, types)?;
+        let [encrypt, decrypt] = [encrypt, decrypt].map(|value| is_true(&value));
+        Ok(ChangeableAttributes {
+            label: label.unwrap_or_default(),
+            id: id.unwrap_or_default(),
+            encrypt,
+            decrypt,
+        })
+    }
+
+    fn read_attributes(&mut self, object: ObjectHandle) -> Result<KeyAttributes, Fault> {
+        let changeable = self.read_changeable(object)?;
+        let types = [CKA_SIGN, CKA_VERIFY, CKA_WRAP, CKA_UNWRAP, CKA_DERIVE];
+        let [sign, verify, wrap, unwrap, derive] =
+            self.read(object, types)?.map(|value| is_true(&value));
+        let kind_types = [CKA_KEY_TYPE, CKA_VALUE_LEN, CKA_MODULUS_BITS];
+        let [key_type, bytes, bits] = self.read(object, kind_types)?.map(|value| number(&value));
+        let ChangeableAttributes { encrypt, decrypt, .. } = changeable;
+        let usage = Usage { encrypt, decrypt, sign, verify, wrap, unwrap, derive };
+        Ok(KeyAttributes { changeable, kind: kind(key_type, bytes, bits), usage })
+    }
+
+    fn make_probe_key(&mut self) -> Result<ObjectHandle, Fault> {
+        let mut length: CK_ULONG = 32;
+        let (mut yes, mut no) = (cryptoki_sys::CK_TRUE, cryptoki_sys::CK_FALSE);
+        // Every usage is set: the defaults of modules differ.
+        let on = [CKA_PRIVATE, CKA_SENSITIVE, CKA_ENCRYPT, CKA_DECRYPT];
+        let off = [CKA_TOKEN, CKA_EXTRACTABLE, CKA_SIGN, CKA_VERIFY, CKA_WRAP, CKA_UNWRAP];
+        let mut template: Vec<CK_ATTRIBUTE> = Vec::with_capacity(on.len() + off.len() + 2);
+        template.push(attribute(CKA_VALUE_LEN, &mut length));
+        template.extend(on.map(|kind| attribute(kind, &mut yes)));
+        template.extend(off.map(|kind| attribute(kind, &mut no)));
+        let mut mechanism = CK_MECHANISM {
+            mechanism: CKM_AES_KEY_GEN,
+            pParameter: ptr::null_mut(),
+            ulParameterLen: 0,
+        };
+        let mut key: CK_OBJECT_HANDLE = 0;
+        let handle = self.handle;
+        let count = template.len() as CK_ULONG;
+        self.library.call(&self.metrics, "C_GenerateKey", |list| {
+            // SAFETY: mechanism, template and what it points to live through the call; `key` is a
+            // valid place for the answer.
+            list.C_GenerateKey.map(|f| unsafe {
+                f(handle, &mut mechanism, template.as_mut_ptr(), count, &mut key)
+            })
+        })?;
+        Ok(ObjectHandle { generation: self.generation, number: key as u64 })
+    }
+}
+
+impl Pkcs11Session {
+    /// Appends all objects of a class. The search is ended on every way out: one that is left
+    /// open makes every later search of the session fail with OPERATION_ACTIVE.
+    fn find_class(
+        &mut self,
+        mut class: CK_OBJECT_CLASS,
+        objects: &mut Vec<ObjectHandle>,
+    ) -> Result<(), Fault> {
+        let mut template = [attribute(CKA_CLASS, &mut class)];
+        let handle = self.handle;
+        self.library.call(&self.metrics, "C_FindObjectsInit", |list| {
+            // SAFETY: the template lives through the call.
+            list.C_FindObjectsInit.map(|f| unsafe { f(handle, template.as_mut_ptr(), 1) })
+        })?;
+        let found = self.collect(objects);
+        let ended = self.library.call(&self.metrics, "C_FindObjectsFinal", |list| {
+            // SAFETY: takes the session handle only.
+            list.C_FindObjectsFinal.map(|f| unsafe { f(handle) })
+        });
+        found.and(ended)
+    }
+
+    fn collect(&mut self, objects: &mut Vec<ObjectHandle>) -> Result<(), Fault> {
+        loop {
+            let mut batch: [CK_OBJECT_HANDLE; FIND_BATCH] = [0; FIND_BATCH];
+            let mut count: CK_ULONG = 0;
+            let handle = self.handle;
+            self.library.call(&self.metrics, "C_FindObjects", |list| {
+                // SAFETY: `batch` has room for the number of handles that is asked for.
+                list.C_FindObjects.map(|f| unsafe {
+                    f(handle, batch.as_mut_ptr(), FIND_BATCH as CK_ULONG, &mut count)
+                })
+            })?;
+            let found = batch
+                .get(..count as usize)
+                .ok_or(Fault::nonsense("C_FindObjects", "more objects than the buffer holds"))?;
+            if found.is_empty() {
+                return Ok(());
+            }
+            let generation = self.generation;
+            objects.extend(
+                found.iter().map(|&number| ObjectHandle { generation, number: number as u64 }),
+            );
+        }
+    }
+
+    /// Reads attributes in one call. Those that the object does not have are `None`.
+    fn read<const N: usize>(
+        &mut self,
+        object: ObjectHandle,
+        types: [CK_ATTRIBUTE_TYPE; N],
+    ) -> Result<[Option<Vec<u8>>; N], Fault> {
+        let mut buffers: [Vec<u8>; N] = std::array::from_fn(|_| vec![0; VALUE_MAX]);
+        let mut template: Vec<CK_ATTRIBUTE> = types
+            .iter()
+            .zip(&mut buffers)
+            .map(|(&kind, buffer)| CK_ATTRIBUTE {
+                type_: kind,
+                pValue: buffer.as_mut_ptr().cast(),
+                ulValueLen: buffer.len() as CK_ULONG,
+            })
+            .collect();
+        let handle = self.handle;
+        let read = self.library.call(&self.metrics, "C_GetAttributeValue", |list| {
+            // SAFETY: each attribute points to a buffer of the length it states.
+            list.C_GetAttributeValue.map(|f| unsafe {
+                f(handle, object.number as CK_ULONG, template.as_mut_ptr(), N as CK_ULONG)
+            })
+        });
+        match read {
+            // The others have been read all the same (PKCS#11 2.40, C_GetAttributeValue).
+            Err(Fault {
+                cause:
+                    Cause::Returned(
+                        codes::ATTRIBUTE_TYPE_INVALID
+                        | codes::ATTRIBUTE_SENSITIVE
+                        | codes::BUFFER_TOO_SMALL,
+                    ),
+                ..
+            }) => {}
+            other => other?,
+        }
+        let lengths: Vec<usize> = template.iter().map(|a| a.ulValueLen as usize).collect();
+        let mut lengths = lengths.into_iter();
+        Ok(buffers.map(|mut buffer| {
+            // An attribute that cannot be given has the length CK_UNAVAILABLE_INFORMATION.
+            let length = lengths.next().filter(|&length| length <= buffer.len())?;
+            buffer.truncate(length);
+            Some(buffer)
+        }))
+    }
+}
+
+fn attribute<T>(kind: CK_ATTRIBUTE_TYPE, value: &mut T) -> CK_ATTRIBUTE {
+    let pointer = ptr::from_mut(value).cast();
+    CK_ATTRIBUTE { type_: kind, pValue: pointer, ulValueLen: size_of::<T>() as CK_ULONG }
+}
+
+fn is_true(value: &Option<Vec<u8>>) -> bool {
+    matches!(value.as_deref(), Some([1]))
+}
+
+fn number(value: &Option<Vec<u8>>) -> Option<CK_ULONG> {
+    let bytes = value.as_deref()?.try_into().ok()?;
+    Some(CK_ULONG::from_ne_bytes(bytes))
+}
+
+/// Names the key as `keySpec` will: AES with its length, others by type (P-30).
+fn kind(
+    key_type: Option<CK_ULONG>,
+    bytes: Option<CK_ULONG>,
+    modulus_bits: Option<CK_ULONG>,
+) -> KeyKind {
+    match (key_type, bytes) {
+        (Some(CKK_AES), Some(bytes @ (16 | 24 | 32))) => KeyKind::Aes { bits: bytes as u32 * 8 },
+        (Some(CKK_RSA), _) => match modulus_bits {
+            Some(bits) => KeyKind::Other(format!("RSA_{bits}")),
+            None => KeyKind::Other("RSA".into()),
+        },
+        (Some(CKK_EC), _) => KeyKind::Other("EC".into()),
+        (Some(CKK_DES3), _) => KeyKind::Other("DES3".into()),
+        (Some(CKK_GENERIC_SECRET), _) => KeyKind::Other("GENERIC_SECRET".into()),
+        (Some(CKK_AES), _) => KeyKind::Other("AES".into()),
+        (Some(other), _) => KeyKind::Other(format!("CKK_{other:#x}")),
+        (None, _) => KeyKind::Other("UNKNOWN".into()),
+    }
+}

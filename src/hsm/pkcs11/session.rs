@@ -1,0 +1,146 @@
+//! Sessions: finding the token, opening, logging in, closing.
+
+use std::ptr;
+use std::sync::Arc;
+
+use cryptoki_sys::{
+    CK_SESSION_HANDLE, CK_SLOT_ID, CK_TOKEN_INFO, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKU_USER,
+};
+
+use super::library::{Library, padded};
+use crate::hsm::backend::TokenIdentity;
+use crate::hsm::codes;
+use crate::hsm::fault::{Cause, Fault, FaultKind};
+use crate::metrics::TokenMetrics;
+
+/// How a token is told from the others of its module. Slot numbers change, these do not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TokenSelector {
+    /// By `label`, as given when the token was initialised.
+    Label(String),
+    /// By `serialNumber`.
+    Serial(String),
+}
+
+/// One PKCS#11 session. Closed when dropped.
+pub(super) struct Pkcs11Session {
+    pub(super) library: Arc<Library>,
+    pub(super) metrics: Arc<TokenMetrics>,
+    pub(super) handle: CK_SESSION_HANDLE,
+    pub(super) generation: u64,
+}
+
+impl Pkcs11Session {
+    /// Opens a session. It is a read-write one because some tokens know no other kind, and
+    /// because a public read-only session may not make the probe key on all of them.
+    pub(super) fn open(
+        library: Arc<Library>,
+        metrics: Arc<TokenMetrics>,
+        slot: CK_SLOT_ID,
+        generation: u64,
+    ) -> Result<Self, Fault> {
+        let mut handle: CK_SESSION_HANDLE = 0;
+        library.call(&metrics, "C_OpenSession", |list| {
+            let flags = CKF_SERIAL_SESSION | CKF_RW_SESSION;
+            // SAFETY: no notification callback is given (CloudHSM wants both null); `handle` is a
+            // valid place for the answer.
+            list.C_OpenSession
+                .map(|f| unsafe { f(slot, flags, ptr::null_mut(), None, &mut handle) })
+        })?;
+        Ok(Self { library, metrics, handle, generation })
+    }
+
+    /// Logs the process in at the token. That somebody has is as good.
+    pub(super) fn login(&mut self, pin: &str) -> Result<(), Fault> {
+        let length = pin.len() as cryptoki_sys::CK_ULONG;
+        let handle = self.handle;
+        let login = self.library.call(&self.metrics, "C_Login", |list| {
+            // SAFETY: the PIN lives through the call and is only read, although C says `*mut`.
+            list.C_Login.map(|f| unsafe { f(handle, CKU_USER, pin.as_ptr().cast_mut(), length) })
+        });
+        match login {
+            Err(Fault { cause: Cause::Returned(codes::USER_ALREADY_LOGGED_IN), .. }) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl Drop for Pkcs11Session {
+    fn drop(&mut self) {
+        let handle = self.handle;
+        let closed = self.library.call(&self.metrics, "C_CloseSession", |list| {
+            // SAFETY: the handle came from C_OpenSession; one that died since is refused.
+            list.C_CloseSession.map(|f| unsafe { f(handle) })
+        });
+        if let Err(fault) = closed {
+            tracing::debug!(%fault, "closing a session failed");
+        }
+    }
+}
+
+/// Looks for the token in all slots of the module.
+pub(super) fn find_token(
+    library: &Library,
+    metrics: &TokenMetrics,
+    selector: &TokenSelector,
+) -> Result<(CK_SLOT_ID, TokenIdentity), Fault> {
+    for slot in slots(library, metrics)? {
+        let Ok(info) = token_info(library, metrics, slot) else { continue };
+        let found = match selector {
+            TokenSelector::Label(label) => padded(&info.label) == *label,
+            TokenSelector::Serial(serial) => padded(&info.serialNumber) == *serial,
+        };
+        if found {
+            return Ok((slot, identity(&info)));
+        }
+    }
+    let why = "no slot of the module holds the configured token";
+    Err(Fault::refused(FaultKind::TokenLost, "C_GetSlotList", why))
+}
+
+/// All slots with a token in them.
+fn slots(library: &Library, metrics: &TokenMetrics) -> Result<Vec<CK_SLOT_ID>, Fault> {
+    // More slots than any module has, so that one call is enough; a module with more says so.
+    let mut slots: Vec<CK_SLOT_ID> = vec![0; 1024];
+    let mut count = slots.len() as cryptoki_sys::CK_ULONG;
+    library.call(metrics, "C_GetSlotList", |list| {
+        // SAFETY: `slots` has room for `count` numbers.
+        list.C_GetSlotList
+            .map(|f| unsafe { f(cryptoki_sys::CK_TRUE, slots.as_mut_ptr(), &mut count) })
+    })?;
+    if count as usize > slots.len() {
+        return Err(Fault::nonsense("C_GetSlotList", "more slots than the buffer holds"));
+    }
+    slots.truncate(count as usize);
+    Ok(slots)
+}
+
+fn token_info(
+    library: &Library,
+    metrics: &TokenMetrics,
+    slot: CK_SLOT_ID,
+) -> Result<CK_TOKEN_INFO, Fault> {
+    // SAFETY: CK_TOKEN_INFO is plain data, for which all zeros is a value.
+    let mut info: CK_TOKEN_INFO = unsafe { std::mem::zeroed() };
+    library.call(metrics, "C_GetTokenInfo", |list| {
+        // SAFETY: `info` is a valid place for the answer.
+        list.C_GetTokenInfo.map(|f| unsafe { f(slot, &mut info) })
+    })?;
+    Ok(info)
+}
+
+fn identity(info: &CK_TOKEN_INFO) -> TokenIdentity {
+    let (hardware, firmware) = (info.hardwareVersion, info.firmwareVersion);
+    TokenIdentity {
+        manufacturer: padded(&info.manufacturerID),
+        model: format!(
+            "{} hardware {}.{} firmware {}.{}",
+            padded(&info.model),
+            hardware.major,
+            hardware.minor,
+            firmware.major,
+            firmware.minor
+        ),
+        serial: padded(&info.serialNumber),
+    }
+}

@@ -1,0 +1,266 @@
+//! The state that a key made by xksd carries in the HSM, in its `CKA_ID`.
+//!
+//! `CKA_ID` is the one attribute that every token lets an administrator change later and that
+//! every PKCS#11 tool shows. The text is ASCII, at most 100 bytes, and unique in the token, since
+//! it holds a random object id:
+//!
+//! ```text
+//! xksd1:<object id>:<version>:<status>:<epoch>:<created>:<deletion>:<replicable>
+//! xksd1:0f8e4a5b6c7d8e9f:1:enabled:1:20261121:-:-
+//! ```
+//!
+//! What does not parse is foreign: a key of version 0, enabled, that xksd never rewrites.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::names::{KeyVersion, ObjectId};
+
+/// First field of the text; another release of the format gets another tag.
+const TAG: &str = "xksd1";
+
+/// Longest text that is parsed or written, in bytes.
+pub const MAX_LEN: usize = 100;
+
+/// Whether a version may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VersionStatus {
+    /// Made, but not yet proved on every token: decrypts nothing, encrypts nothing.
+    Pending,
+    /// In use.
+    Enabled,
+    /// Refused until enabled again.
+    Disabled,
+    /// Refused, and to be destroyed from its deletion date on.
+    Deleting,
+}
+
+impl VersionStatus {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Enabled => "enabled",
+            Self::Disabled => "disabled",
+            Self::Deleting => "deleting",
+        }
+    }
+}
+
+impl FromStr for VersionStatus {
+    type Err = Foreign;
+
+    fn from_str(text: &str) -> Result<Self, Foreign> {
+        [Self::Pending, Self::Enabled, Self::Disabled, Self::Deleting]
+            .into_iter()
+            .find(|status| status.as_str() == text)
+            .ok_or(Foreign)
+    }
+}
+
+/// A calendar date, `yyyymmdd` in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Date(u32);
+
+impl Date {
+    /// The date of this moment, in UTC.
+    pub fn of(time: std::time::SystemTime) -> Self {
+        let date = time::OffsetDateTime::from(time).date();
+        let number = date.year().unsigned_abs() * 10_000 + u32::from(u8::from(date.month())) * 100;
+        Self(number + u32::from(date.day()))
+    }
+}
+
+impl FromStr for Date {
+    type Err = Foreign;
+
+    fn from_str(text: &str) -> Result<Self, Foreign> {
+        let number: u32 = decimal(text)?;
+        let (month, day) = (number / 100 % 100, number % 100);
+        let is_date = text.len() == 8 && (1..=12).contains(&month) && (1..=31).contains(&day);
+        if is_date { Ok(Self(number)) } else { Err(Foreign) }
+    }
+}
+
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08}", self.0)
+    }
+}
+
+/// The state of one version of a key that xksd made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyState {
+    /// Identity of the key material, the same on every token that holds it.
+    pub object_id: ObjectId,
+    /// Number of the version.
+    pub version: KeyVersion,
+    /// Whether it may be used.
+    pub status: VersionStatus,
+    /// Grows with each change; across tokens the higher one is right.
+    pub epoch: u64,
+    /// When it was made.
+    pub created: Date,
+    /// From when on it may be destroyed.
+    pub deletion: Option<Date>,
+    /// Whether it was born so that it can be copied to other tokens.
+    pub replicable: bool,
+}
+
+/// A `CKA_ID` that is not in xksd's format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Foreign;
+
+impl KeyState {
+    /// The state of a new key's first version.
+    pub fn first(object_id: ObjectId, created: Date) -> Self {
+        Self {
+            object_id,
+            version: KeyVersion::FIRST,
+            status: VersionStatus::Enabled,
+            epoch: 1,
+            created,
+            deletion: None,
+            replicable: false,
+        }
+    }
+
+    /// Reads a `CKA_ID`.
+    pub fn parse(id: &[u8]) -> Result<Self, Foreign> {
+        if id.len() > MAX_LEN {
+            return Err(Foreign);
+        }
+        let text = std::str::from_utf8(id).map_err(|_| Foreign)?;
+        let fields: Vec<&str> = text.split(':').collect();
+        let &[tag, object_id, version, status, epoch, created, deletion, replicable] =
+            fields.as_slice()
+        else {
+            return Err(Foreign);
+        };
+        let version: u32 = decimal(version)?;
+        let object_id = object_id_from_hex(object_id)?;
+        // Version 0 and object id zero mean "foreign" in ciphertext metadata.
+        if tag != TAG || version == 0 || object_id == ObjectId::FOREIGN {
+            return Err(Foreign);
+        }
+        Ok(Self {
+            object_id,
+            version: KeyVersion::new(version),
+            status: status.parse()?,
+            epoch: decimal(epoch)?,
+            created: created.parse()?,
+            deletion: if deletion == "-" { None } else { Some(deletion.parse()?) },
+            replicable: match replicable {
+                "r" => true,
+                "-" => false,
+                _ => return Err(Foreign),
+            },
+        })
+    }
+}
+
+impl fmt::Display for KeyState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { object_id, version, status, epoch, created, deletion, replicable } = self;
+        write!(f, "{TAG}:{object_id}:{version}:{}:{epoch}:{created}:", status.as_str())?;
+        match deletion {
+            Some(date) => write!(f, "{date}")?,
+            None => f.write_str("-")?,
+        }
+        f.write_str(if *replicable { ":r" } else { ":-" })
+    }
+}
+
+/// Decimal digits only, without the sign and the leading zeros that `parse` would take.
+fn decimal<T: FromStr + fmt::Display>(text: &str) -> Result<T, Foreign> {
+    let number: T = text.parse().map_err(|_| Foreign)?;
+    if number.to_string() == text { Ok(number) } else { Err(Foreign) }
+}
+
+fn object_id_from_hex(text: &str) -> Result<ObjectId, Foreign> {
+    let number = u64::from_str_radix(text, 16).map_err(|_| Foreign)?;
+    let id = ObjectId::new(number.to_be_bytes());
+    if id.to_string() == text { Ok(id) } else { Err(Foreign) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EXAMPLE: &str = "xksd1:0f8e4a5b6c7d8e9f:1:enabled:1:20261121:-:-";
+
+    #[test]
+    fn the_documented_example_parses() {
+        let state = KeyState::parse(EXAMPLE.as_bytes()).unwrap();
+        assert_eq!(state.version, KeyVersion::FIRST);
+        assert_eq!(state.status, VersionStatus::Enabled);
+        assert_eq!(state.to_string(), EXAMPLE);
+    }
+
+    #[test]
+    fn anything_else_is_foreign() {
+        for bad in [
+            "",
+            "my key",
+            "xksd2:0f8e4a5b6c7d8e9f:1:enabled:1:20261121:-:-",
+            "xksd1:0f8e4a5b6c7d8e9f:0:enabled:1:20261121:-:-",
+            "xksd1:0000000000000000:1:enabled:1:20261121:-:-",
+            "xksd1:0f8e4a5b6c7d8e9f:+1:enabled:1:20261121:-:-",
+            "xksd1:0f8e4a5b6c7d8e9f:01:enabled:1:20261121:-:-",
+            "xksd1:0F8E4A5B6C7D8E9F:1:enabled:1:20261121:-:-",
+            "xksd1:0f8e4a5b6c7d8e9f:1:unknown:1:20261121:-:-",
+            "xksd1:0f8e4a5b6c7d8e9f:1:enabled:1:20261321:-:-",
+            "xksd1:0f8e4a5b6c7d8e9f:1:enabled:1:20261121:-",
+            "xksd1:0f8e4a5b6c7d8e9f:1:enabled:1:20261121:-:-:",
+            "xksd1:0f8e4a5b6c7d8e9f:4294967296:enabled:1:20261121:-:-",
+        ] {
+            assert_eq!(KeyState::parse(bad.as_bytes()), Err(Foreign), "{bad:?}");
+        }
+        assert_eq!(KeyState::parse(b"\xff\xfe"), Err(Foreign));
+    }
+
+    #[test]
+    fn today_is_a_date() {
+        let epoch = Date::of(std::time::SystemTime::UNIX_EPOCH);
+        assert_eq!(epoch.to_string(), "19700101");
+    }
+
+    fn states() -> impl Strategy<Value = KeyState> {
+        let status = prop_oneof![
+            Just(VersionStatus::Pending),
+            Just(VersionStatus::Enabled),
+            Just(VersionStatus::Disabled),
+            Just(VersionStatus::Deleting),
+        ];
+        let date = (1970u32..9999, 1u32..=12, 1u32..=28)
+            .prop_map(|(y, m, d)| Date(y * 10_000 + m * 100 + d));
+        let identity = (1u64..=u64::MAX, 1u32..=u32::MAX);
+        (identity, status, any::<u64>(), date.clone(), proptest::option::of(date), any::<bool>())
+            .prop_map(|((object, version), status, epoch, created, deletion, replicable)| {
+                KeyState {
+                    object_id: ObjectId::new(object.to_be_bytes()),
+                    version: KeyVersion::new(version),
+                    status,
+                    epoch,
+                    created,
+                    deletion,
+                    replicable,
+                }
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(state in states()) {
+            let text = state.to_string();
+            prop_assert!(text.len() <= MAX_LEN && text.is_ascii());
+            prop_assert_eq!(KeyState::parse(text.as_bytes()), Ok(state));
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let _ = KeyState::parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! A token, as the asynchronous side sees it: a bounded queue before threads that own sessions.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use tokio::sync::{oneshot, watch};
+
+use super::backend::{Backend, ObjectHandle, Sealed, TAG_LEN, TokenIdentity};
+use super::fault::Fault;
+use super::steward::{self, Shared};
+use super::worker;
+use crate::catalogue::Catalogue;
+use crate::clock::Deadline;
+use crate::metrics::{JobRefused, TokenMetrics};
+use crate::names::TokenName;
+use crate::secret::Plaintext;
+
+/// How a token is used. Everything here can be set in the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How many sessions serve requests, one thread each.
+    pub sessions: usize,
+    /// How many jobs may wait for a session; one more is refused (429).
+    pub queue: usize,
+    /// How often the token's keys are read.
+    pub catalogue_interval: Duration,
+    /// How often the token is probed (P-61).
+    pub probe_interval: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            sessions: 8,
+            queue: 128,
+            catalogue_interval: Duration::from_secs(5),
+            probe_interval: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Whether a token can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenState {
+    /// Not yet connected to since the start.
+    Probing,
+    /// Serving.
+    Up,
+    /// Serving, although the last probe failed.
+    Suspect,
+    /// Not serving, for this reason; tried again by itself.
+    Down(Fault),
+    /// Not serving, and not tried again: the PIN was refused, and a further try may lock the HSM.
+    PinRefused,
+}
+
+impl TokenState {
+    /// Whether requests are sent to it.
+    pub fn serves(self) -> bool {
+        matches!(self, Self::Up | Self::Suspect)
+    }
+}
+
+/// Why a job gave nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// As many jobs wait as may wait.
+    #[error("the queue of the token is full")]
+    QueueFull,
+    /// The deadline passed: in the queue, in the HSM, or while waiting for the catalogue.
+    #[error("the token did not answer in time")]
+    Late,
+    /// The token is not connected.
+    #[error("the token is not available")]
+    Down,
+    /// The token answered with a fault.
+    #[error("{0}")]
+    Fault(#[from] Fault),
+}
+
+/// A result, and where the time went.
+#[derive(Debug)]
+pub struct Timed<T> {
+    /// The result.
+    pub value: T,
+    /// Time in the queue.
+    pub queued: Duration,
+    /// Time in the HSM.
+    pub hsm: Duration,
+}
+
+/// A ciphertext and what is needed to decrypt it.
+#[derive(Debug)]
+pub struct Opening {
+    /// Initialization vector of 12 or 16 bytes.
+    pub iv: Vec<u8>,
+    /// The framed AAD (P-42).
+    pub aad: Arc<[u8]>,
+    /// The ciphertext without its tag.
+    pub ciphertext: Vec<u8>,
+    /// The tag.
+    pub tag: [u8; TAG_LEN],
+}
+
+/// One piece of work for a session.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) deadline: Deadline,
+    pub(super) queued_at: Instant,
+    pub(super) work: Work,
+}
+
+/// What is to be done, and who waits for it.
+#[derive(Debug)]
+pub(super) enum Work {
+    Encrypt { key: ObjectHandle, aad: Arc<[u8]>, plaintext: Arc<Plaintext>, reply: Reply<Sealed> },
+    Decrypt { key: ObjectHandle, opening: Arc<Opening>, reply: Reply<Plaintext> },
+}
+
+/// Takes the answer to whoever waits for it.
+pub(super) type Reply<T> = oneshot::Sender<Result<Timed<T>, TokenError>>;
+
+/// A token and the threads that serve it.
+pub struct Token {
+    name: TokenName,
+    backend: Arc<dyn Backend>,
+    metrics: Arc<TokenMetrics>,
+    jobs: Sender<Job>,
+    /// Kept so that jobs queued while every worker is away are not lost with the channel.
+    _queue: Receiver<Job>,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Token").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Token {
+    /// Starts the threads of a token. Returns at once: connecting happens in the background, so
+    /// that a token that is down does not keep the daemon from starting.
+    pub fn start(
+        name: TokenName,
+        settings: Settings,
+        backend: Arc<dyn Backend>,
+        metrics: Arc<TokenMetrics>,
+    ) -> Self {
+        let (jobs, queue) = crossbeam_channel::bounded(settings.queue.max(1));
+        let shared = Arc::new(Shared::new(name.clone(), metrics.clone()));
+        steward::spawn(shared.clone(), backend.clone(), settings.clone());
+        for number in 0..settings.sessions.max(1) {
+            worker::spawn(number, shared.clone(), backend.clone(), queue.clone());
+        }
+        Self { name, backend, metrics, jobs, _queue: queue, shared }
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &TokenName {
+        &self.name
+    }
+
+    /// What the token said of itself when it was last connected to.
+    pub fn identity(&self) -> TokenIdentity {
+        self.backend.identity()
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> &TokenMetrics {
+        &self.metrics
+    }
+
+    /// Whether it can be used now.
+    pub fn state(&self) -> TokenState {
+        *self.shared.state.borrow()
+    }
+
+    /// Changes of its state.
+    pub fn watch_state(&self) -> watch::Receiver<TokenState> {
+        self.shared.state.subscribe()
+    }
+
+    /// When the token last proved that it encrypts and decrypts; `None` if never (P-61).
+    pub fn last_proved(&self) -> Option<Instant> {
+        *self.shared.proved.lock().expect("nothing panics while holding this lock")
+    }
+
+    /// Encrypts under a new IV of the token's making.
+    pub async fn encrypt(
+        &self,
+        key: ObjectHandle,
+        aad: Arc<[u8]>,
+        plaintext: Arc<Plaintext>,
+        deadline: Deadline,
+    ) -> Result<Timed<Sealed>, TokenError> {
+        self.submit(deadline, |reply| Work::Encrypt { key, aad, plaintext, reply }).await
+    }
+
+    /// Decrypts, or says that the ciphertext does not fit.
+    pub async fn decrypt(
+        &self,
+        key: ObjectHandle,
+        opening: Arc<Opening>,
+        deadline: Deadline,
+    ) -> Result<Timed<Plaintext>, TokenError> {
+        self.submit(deadline, |reply| Work::Decrypt { key, opening, reply }).await
+    }
+
+    /// The keys as they were last read; `None` before the first reading.
+    pub fn catalogue(&self) -> Option<Arc<Catalogue>> {
+        self.shared.catalogue.borrow().clone()
+    }
+
+    /// The keys as they were read after this moment. Asks for an early reading if there is none
+    /// yet; all who wait share it. Only such a reading may say that a key does not exist.
+    pub async fn catalogue_since(
+        &self,
+        moment: Instant,
+        deadline: Deadline,
+    ) -> Result<Arc<Catalogue>, TokenError> {
+        let mut readings = self.shared.catalogue.subscribe();
+        let fresh = readings.wait_for(|catalogue| {
+            let fresh = catalogue.as_ref().is_some_and(|c| c.started() >= moment);
+            if !fresh {
+                // Again after each reading that had begun too early.
+                self.shared.ask_for_reading();
+            }
+            fresh
+        });
+        match tokio::time::timeout_at(deadline.instant().into(), fresh).await {
+            Ok(Ok(catalogue)) => Ok(catalogue.clone().expect("the condition asked for one")),
+            Ok(Err(_closed)) => Err(TokenError::Down),
+            Err(_elapsed) if self.state().serves() => Err(TokenError::Late),
+            Err(_elapsed) => Err(TokenError::Down),
+        }
+    }
+
+    /// Asks all threads to end and waits for them. Says whether they did: one may be inside the
+    /// library, which cannot be left by force.
+    pub fn stop(&self, patience: Duration) -> bool {
+        self.shared.stop(patience)
+    }
+
+    async fn submit<T>(
+        &self,
+        deadline: Deadline,
+        work: impl FnOnce(Reply<T>) -> Work,
+    ) -> Result<Timed<T>, TokenError> {
+        if !self.state().serves() {
+            self.metrics.refused(JobRefused::Down);
+            return Err(TokenError::Down);
+        }
+        let (reply, answer) = oneshot::channel();
+        let job = Job { deadline, queued_at: Instant::now(), work: work(reply) };
+        match self.jobs.try_send(job) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                self.metrics.refused(JobRefused::QueueFull);
+                return Err(TokenError::QueueFull);
+            }
+            Err(TrySendError::Disconnected(_)) => return Err(TokenError::Down),
+        }
+        match tokio::time::timeout_at(deadline.instant().into(), answer).await {
+            Ok(Ok(result)) => result,
+            // The worker dropped the job: it panicked, or is being stopped.
+            Ok(Err(_dropped)) => Err(TokenError::Down),
+            Err(_elapsed) => Err(TokenError::Late),
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! A worker: one thread that owns one session, takes jobs from the token's queue, and replaces
+//! its session when that is lost.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::backend::{Backend, Session};
+use super::fault::{Fault, FaultKind};
+use super::iv::{self, IvPool};
+use super::steward::{Shared, Trouble};
+use super::token::{Job, Reply, Timed, TokenError, Work};
+use crate::metrics::JobRefused;
+
+/// First and longest pause between two attempts to open a session.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How often an idle worker looks whether it should stop or clear its IVs.
+const IDLE: Duration = iv::MAX_AGE;
+
+/// Starts a worker's thread.
+pub(super) fn spawn(
+    number: usize,
+    shared: Arc<Shared>,
+    backend: Arc<dyn Backend>,
+    queue: Receiver<Job>,
+) {
+    let name = format!("{}-{number}", shared.name());
+    let running = shared.running();
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || {
+            // Dropped last, and on a panic too: it tells that this thread has left the library.
+            let _running = running;
+            Worker { shared, backend, queue, job: None }.run();
+        })
+        .expect("the operating system gives threads when starting");
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    backend: Arc<dyn Backend>,
+    queue: Receiver<Job>,
+    /// Taken from the queue, but not done, since the session had to be replaced first.
+    job: Option<Job>,
+}
+
+/// Why a worker stops using a session.
+enum Left {
+    /// The session is no good any more.
+    Lost,
+    /// The token was connected to anew.
+    Reconnected,
+    /// Everything ends.
+    Stopping,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut pause = BACKOFF.0;
+        while let Some(connection) = self.shared.wait_connected() {
+            match self.backend.open_session() {
+                Ok(session) => {
+                    pause = BACKOFF.0;
+                    self.shared.metrics().sessions().inc();
+                    let left = self.serve(session, connection);
+                    self.shared.metrics().sessions().dec();
+                    if let Left::Stopping = left {
+                        return;
+                    }
+                }
+                Err(fault) => {
+                    tracing::warn!(token = %self.shared.name(), %fault, "cannot open a session");
+                    self.refuse_job_in_hand(fault);
+                    self.shared.report(Trouble::of(fault), connection);
+                    self.shared.pause(pause);
+                    pause = (pause * 2).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+
+    /// Works with one session for as long as it is good.
+    fn serve(&mut self, mut session: Box<dyn Session>, connection: u64) -> Left {
+        let mut ivs = IvPool::default();
+        loop {
+            let job = match self.job.take() {
+                Some(job) => job,
+                None => match self.queue.recv_timeout(IDLE) {
+                    Ok(job) => job,
+                    Err(RecvTimeoutError::Disconnected) => return Left::Stopping,
+                    Err(RecvTimeoutError::Timeout) => {
+                        if !ivs.is_empty() {
+                            ivs.clear();
+                        }
+                        match self.shared.connection() {
+                            None => return Left::Stopping,
+                            Some(now) if now != connection => return Left::Reconnected,
+                            Some(_) => continue,
+                        }
+                    }
+                },
+            };
+            match self.shared.connection() {
+                None => return Left::Stopping,
+                Some(now) if now != connection => {
+                    self.job = Some(job);
+                    return Left::Reconnected;
+                }
+                Some(_) => {}
+            }
+            if let Err(fault) = self.work(job, session.as_mut(), &mut ivs) {
+                self.shared.report(Trouble::of(fault), connection);
+                if !fault.kind.keeps_session() {
+                    return Left::Lost;
+                }
+            }
+        }
+    }
+
+    /// Does one job and answers it. A fault is returned as well, for what it says of the session.
+    fn work(&self, job: Job, session: &mut dyn Session, ivs: &mut IvPool) -> Result<(), Fault> {
+        let queued = job.queued_at.elapsed();
+        self.shared.metrics().queued(queued);
+        // Nobody waits for an answer that would come too late, and the HSM has better to do.
+        if job.deadline.has_passed() {
+            self.shared.metrics().refused(JobRefused::Expired);
+            refuse(job.work, TokenError::Late);
+            return Ok(());
+        }
+        match job.work {
+            Work::Encrypt { key, aad, plaintext, reply } => answer(reply, queued, || {
+                let iv = ivs.take(session)?;
+                session.encrypt(key, &iv, &aad, plaintext.expose())
+            }),
+            Work::Decrypt { key, opening, reply } => answer(reply, queued, || {
+                let opened = session.decrypt(
+                    key,
+                    &opening.iv,
+                    &opening.aad,
+                    &opening.ciphertext,
+                    &opening.tag,
+                );
+                opened.map_err(|fault| self.settle(fault, session))
+            }),
+        }
+    }
+
+    /// Settles what an ambiguous failure of a decryption means by decrypting a known canary.
+    fn settle(&self, fault: Fault, session: &mut dyn Session) -> Fault {
+        if fault.kind != FaultKind::Ambiguous {
+            return fault;
+        }
+        match self.shared.canary_sings(session) {
+            Some(true) => fault.settled(FaultKind::BadCiphertext),
+            Some(false) => fault.settled(FaultKind::TokenLost),
+            // Without a canary nothing is proved, and KMS is not told that its data is bad.
+            None => fault,
+        }
+    }
+
+    fn refuse_job_in_hand(&mut self, fault: Fault) {
+        if let Some(job) = self.job.take() {
+            refuse(job.work, fault.into());
+        }
+    }
+}
+
+fn refuse(work: Work, error: TokenError) {
+    match work {
+        Work::Encrypt { reply, .. } => drop(reply.send(Err(error))),
+        Work::Decrypt { reply, .. } => drop(reply.send(Err(error))),
+    }
+}
+
+fn answer<T>(
+    reply: Reply<T>,
+    queued: Duration,
+    work: impl FnOnce() -> Result<T, Fault>,
+) -> Result<(), Fault> {
+    let start = Instant::now();
+    let result = work();
+    let hsm = start.elapsed();
+    let fault = result.as_ref().err().copied();
+    let result = result.map(|value| Timed { value, queued, hsm }).map_err(TokenError::from);
+    // Whoever waited may have given up; the result is then zeroized here.
+    drop(reply.send(result));
+    fault.map_or(Ok(()), Err)
+}
