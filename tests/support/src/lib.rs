@@ -1,1 +1,5 @@
 //! The test harness of xksd.
+//!
+//! Helpers panic with a message instead of returning errors: a test has nothing better to do.
+
+pub mod token;
