@@ -2,4 +2,5 @@
 //!
 //! Helpers panic with a message instead of returning errors: a test has nothing better to do.
 
+pub mod shim;
 pub mod token;
