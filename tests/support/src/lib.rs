@@ -1,1 +1,6 @@
 //! The test harness of xksd.
+//!
+//! Helpers panic with a message instead of returning errors: a test has nothing better to do.
+
+pub mod shim;
+pub mod token;
