@@ -13,8 +13,10 @@ export NOT_RUN_FILE := $(TARGET_DIR)/not-run.txt
 export TEST_PYTHON := $(TARGET_DIR)/python/bin/python
 
 # make run LISTEN=127.0.0.1:9000 OPS_LISTEN=... PREFIX=... REGION=... KEYS=a,b
-RUN_OPTIONS := $(if $(LISTEN),--listen '$(LISTEN)') $(if $(OPS_LISTEN),--ops-listen '$(OPS_LISTEN)') \
-	$(if $(PREFIX),--prefix '$(PREFIX)') $(if $(REGION),--region '$(REGION)') $(if $(KEYS),--keys '$(KEYS)')
+# On the command line only: a PREFIX or REGION of the environment is about something else.
+option = $(if $(filter command,$(origin $(1))),$(2) '$($(1))')
+RUN_OPTIONS = $(call option,LISTEN,--listen) $(call option,OPS_LISTEN,--ops-listen) \
+	$(call option,PREFIX,--prefix) $(call option,REGION,--region) $(call option,KEYS,--keys)
 
 run:
 	@exec softhsm-setup/run.sh $(RUN_OPTIONS)
