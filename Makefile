@@ -1,0 +1,53 @@
+# The two commands for a newcomer are `make run` and `make test`; README.md says what they show.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.PHONY: run test test-setup lint fuzz
+
+TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# Tests and scripts append a line here for each thing that this machine cannot run.
+# (No name of ours that the environment passes to xksd may begin with XKSD_: those are settings.)
+export NOT_RUN_FILE := $(TARGET_DIR)/not-run.txt
+# A Python with botocore, for the tests that want a signer which is not ours.
+export TEST_PYTHON := $(TARGET_DIR)/python/bin/python
+
+# make run LISTEN=127.0.0.1:9000 OPS_LISTEN=... PREFIX=... REGION=... KEYS=a,b
+# On the command line only: a PREFIX or REGION of the environment is about something else.
+option = $(if $(filter command,$(origin $(1))),$(2) '$($(1))')
+RUN_OPTIONS = $(call option,LISTEN,--listen) $(call option,OPS_LISTEN,--ops-listen) \
+	$(call option,PREFIX,--prefix) $(call option,REGION,--region) $(call option,KEYS,--keys)
+
+run:
+	@exec softhsm-setup/run.sh $(RUN_OPTIONS)
+
+# All that needs a network or root.
+test-setup:
+	@softhsm-setup/install-packages.sh --for test
+	cargo fetch --locked
+	if [[ ! -x $(TEST_PYTHON) ]]; then python3 -m venv '$(TARGET_DIR)/python'; fi
+	'$(TEST_PYTHON)' -m pip install --quiet --disable-pip-version-check --require-hashes \
+		-r tests/python-requirements.txt
+
+# Builds first: tests load the shim's library and run the daemon, which `cargo test` need not build.
+test: test-setup
+	@mkdir -p '$(TARGET_DIR)'
+	: >'$(NOT_RUN_FILE)'
+	status=0
+	{ cargo build --workspace --locked --offline && cargo test --workspace --locked --offline --no-fail-fast; } || status=$$?
+	sort -u '$(NOT_RUN_FILE)' | sed 's/^/NOT RUN: /'
+	echo "$$(sort -u '$(NOT_RUN_FILE)' | wc -l) not run on this machine"
+	exit $$status
+
+lint:
+	@cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	if command -v shellcheck >/dev/null; then
+		shellcheck -x softhsm-setup/*.sh .ci/run
+	else
+		echo 'NOT RUN: shellcheck (package shellcheck)'
+	fi
+
+# A short run of each fuzz target; tests/fuzz says how to run one for longer.
+fuzz:
+	@tests/fuzz/run.sh
