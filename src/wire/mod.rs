@@ -6,6 +6,7 @@
 //! | what | where |
 //! |---|---|
 //! | which operation a path names | [`route`] |
+//! | what goes into AES-GCM and comes out | [`gcm`], [`aad`], [`ciphertext_metadata`], [`cdiv`] |
 
 #![deny(
     clippy::unwrap_used,
@@ -25,6 +26,13 @@
     )
 )]
 
+pub mod aad;
+pub mod cdiv;
+pub mod ciphertext_metadata;
+pub mod gcm;
 pub mod limits;
 pub mod log_text;
 pub mod route;
+
+#[cfg(test)]
+mod ciphertext_vectors;
