@@ -6,6 +6,7 @@
 //! | what | where |
 //! |---|---|
 //! | which operation a path names | [`route`] |
+//! | answers | [`response`], [`health`], [`error`] |
 //! | what goes into AES-GCM and comes out | [`gcm`], [`aad`], [`ciphertext_metadata`], [`cdiv`] |
 
 #![deny(
@@ -29,9 +30,13 @@
 pub mod aad;
 pub mod cdiv;
 pub mod ciphertext_metadata;
+pub mod error;
 pub mod gcm;
+pub mod health;
+mod json;
 pub mod limits;
 pub mod log_text;
+pub mod response;
 pub mod route;
 
 #[cfg(test)]
