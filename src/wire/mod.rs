@@ -6,8 +6,15 @@
 //! | what | where |
 //! |---|---|
 //! | which operation a path names | [`route`] |
+//! | request bodies, and why one is refused | [`request`], [`request_error`], [`limits`] |
+//! | what a request says about its origin | [`metadata`], [`log_text`] |
 //! | answers | [`response`], [`health`], [`error`] |
 //! | what goes into AES-GCM and comes out | [`gcm`], [`aad`], [`ciphertext_metadata`], [`cdiv`] |
+//!
+//! A request is read in two steps. `object` takes the JSON object apart without looking into its
+//! members, which stay where they are in the body; `fields` then reads each into its type. So a
+//! plaintext is decoded from the body straight into its own zeroized buffer (P-45), and a request
+//! that is refused can still be logged with the `kmsRequestId` it carried.
 
 #![deny(
     clippy::unwrap_used,
@@ -31,11 +38,16 @@ pub mod aad;
 pub mod cdiv;
 pub mod ciphertext_metadata;
 pub mod error;
+mod fields;
 pub mod gcm;
 pub mod health;
 mod json;
 pub mod limits;
 pub mod log_text;
+pub mod metadata;
+mod object;
+pub mod request;
+pub mod request_error;
 pub mod response;
 pub mod route;
 
