@@ -6,3 +6,4 @@ pub mod hsm;
 pub mod metrics;
 pub mod names;
 pub mod secret;
+pub mod wire;
