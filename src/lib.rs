@@ -3,3 +3,4 @@
 pub mod clock;
 pub mod names;
 pub mod secret;
+pub mod sigv4;
