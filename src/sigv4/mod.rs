@@ -36,6 +36,9 @@ mod secret_key;
 pub mod sign;
 pub mod verify;
 
+#[cfg(test)]
+mod tests;
+
 pub use credentials::{Credentials, CredentialsError};
 pub use failure::Failure;
 pub use secret_key::{SecretAccessKey, SecretAccessKeyError};
