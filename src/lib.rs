@@ -6,4 +6,5 @@ pub mod hsm;
 pub mod metrics;
 pub mod names;
 pub mod secret;
+pub mod sigv4;
 pub mod wire;
