@@ -1,0 +1,411 @@
+//! Key stores: what one path prefix may reach.
+//!
+//! A key store is an isolated tenant (P-4): its own credentials, Regions, key rules and token.
+//! Access is proved step by step by types. [`Keystore::permit`] wants a [`Verified`] signature and
+//! gives a [`Permit`] for one external key id; only a permit and the key that the catalogue holds
+//! under that id make an [`AuthorizedKey`], and only that reaches the HSM.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::hsm::backend::ObjectHandle;
+use crate::hsm::key::{Key, Version};
+use crate::hsm::state::VersionStatus;
+use crate::names::{
+    AccessKeyId, ExternalKeyId, KeyVersion, KeystoreName, ObjectId, PathPrefix, Region, TokenName,
+};
+use crate::sigv4::{Credentials, Verified};
+
+/// What a key store is made from.
+#[derive(Debug)]
+pub struct Settings {
+    /// Its name in the configuration.
+    pub name: KeystoreName,
+    /// Its path prefix.
+    pub prefix: PathPrefix,
+    /// Whether it serves at all (P-30).
+    pub enabled: bool,
+    /// KMS Regions that may sign for it.
+    pub regions: Vec<Region>,
+    /// Whose signatures are accepted.
+    pub credentials: Credentials,
+    /// External keys that it may reach.
+    pub keys: Vec<KeyRule>,
+    /// Where its keys live.
+    pub token: TokenName,
+}
+
+/// One or several external key ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyRule {
+    /// This one.
+    Exact(ExternalKeyId),
+    /// All that begin so; written with a `*` at the end. Empty: all.
+    Prefix(Box<str>),
+}
+
+/// Why a text is no key rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyRuleError {
+    /// A `*` elsewhere than at the end.
+    #[error("a `*` may only stand at the end")]
+    InnerStar,
+    /// No external key id could fit.
+    #[error("{0}")]
+    Name(#[from] crate::names::NameError),
+}
+
+impl FromStr for KeyRule {
+    type Err = KeyRuleError;
+
+    fn from_str(text: &str) -> Result<Self, KeyRuleError> {
+        let Some(prefix) = text.strip_suffix('*') else {
+            if text.contains('*') {
+                return Err(KeyRuleError::InnerStar);
+            }
+            return Ok(Self::Exact(text.parse()?));
+        };
+        if prefix.contains('*') {
+            return Err(KeyRuleError::InnerStar);
+        }
+        if !prefix.is_empty() {
+            prefix.parse::<ExternalKeyId>()?;
+        }
+        Ok(Self::Prefix(prefix.into()))
+    }
+}
+
+impl KeyRule {
+    fn allows(&self, id: &ExternalKeyId) -> bool {
+        match self {
+            Self::Exact(exact) => exact == id,
+            Self::Prefix(prefix) => id.as_str().starts_with(&**prefix),
+        }
+    }
+}
+
+/// One key store.
+#[derive(Debug)]
+pub struct Keystore {
+    settings: Settings,
+}
+
+/// Why a caller who is who it says may not go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The key store is disabled (P-30).
+    #[error("the key store is disabled")]
+    KeystoreDisabled,
+    /// No rule of the key store allows this external key id.
+    #[error("no key rule of the key store allows this external key id")]
+    KeyNotAllowed,
+    /// The key is disabled, or about to be deleted.
+    #[error("the key is disabled")]
+    KeyDisabled,
+    /// The version that made the ciphertext is disabled.
+    #[error("the version of the key that made this ciphertext is disabled")]
+    VersionDisabled,
+    /// The key exists, and is no AES key of 256 bits.
+    #[error("the key is not an AES key of 256 bits")]
+    NotAes256,
+    /// `CKA_ENCRYPT` is false.
+    #[error("the key does not permit encryption")]
+    NoEncrypt,
+    /// `CKA_DECRYPT` is false.
+    #[error("the key does not permit decryption")]
+    NoDecrypt,
+    /// The CDIV promises that decryption works, and `CKA_DECRYPT` is false (P-46).
+    #[error("the key does not permit the decryption that a data integrity value promises")]
+    NoDecryptForCdiv,
+    /// The key has no such version.
+    #[error("the key has no version that made this ciphertext")]
+    UnknownVersion,
+}
+
+impl Keystore {
+    /// A key store with these settings.
+    pub fn new(settings: Settings) -> Self {
+        Self { settings }
+    }
+
+    /// Its name in the configuration.
+    pub fn name(&self) -> &KeystoreName {
+        &self.settings.name
+    }
+
+    /// Its path prefix.
+    pub fn prefix(&self) -> &PathPrefix {
+        &self.settings.prefix
+    }
+
+    /// Whose signatures are accepted.
+    pub fn credentials(&self) -> &Credentials {
+        &self.settings.credentials
+    }
+
+    /// KMS Regions that may sign for it.
+    pub fn regions(&self) -> &[Region] {
+        &self.settings.regions
+    }
+
+    /// Where its keys live.
+    pub fn token(&self) -> &TokenName {
+        &self.settings.token
+    }
+
+    /// P-30: a disabled key store refuses all four operations.
+    pub fn open(&self, _caller: &Verified) -> Result<(), Refused> {
+        if self.settings.enabled { Ok(()) } else { Err(Refused::KeystoreDisabled) }
+    }
+
+    /// Lets a verified caller name one external key of this key store.
+    pub fn permit<'a>(
+        &'a self,
+        caller: &Verified,
+        id: &'a ExternalKeyId,
+    ) -> Result<Permit<'a>, Refused> {
+        self.open(caller)?;
+        if self.settings.keys.iter().any(|rule| rule.allows(id)) {
+            Ok(Permit { id })
+        } else {
+            Err(Refused::KeyNotAllowed)
+        }
+    }
+}
+
+/// Proof that a verified caller may name this external key.
+///
+/// It cannot be made elsewhere:
+/// ```compile_fail,E0451
+/// let id = "any".parse().unwrap();
+/// let permit = xksd::keystore::Permit { id: &id };
+/// ```
+#[derive(Debug, Clone, Copy)]
+#[must_use]
+pub struct Permit<'a> {
+    id: &'a ExternalKeyId,
+}
+
+/// Whether a decryption will follow the encryption, which the key must then permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteCheck {
+    /// Encrypt only.
+    Skip,
+    /// Decrypt the output again before it is sent (P-43).
+    Decrypt,
+}
+
+impl Permit<'_> {
+    /// The external key that may be named.
+    pub fn id(&self) -> &ExternalKeyId {
+        self.id
+    }
+
+    /// The newest version of the key, to encrypt with.
+    pub fn to_encrypt(&self, key: &Key, check: WriteCheck) -> Result<AuthorizedKey, Refused> {
+        self.expect_same(key);
+        let version = key.newest();
+        usable(key)?;
+        if !version.usage.encrypt {
+            return Err(Refused::NoEncrypt);
+        }
+        // P-46: before any call to the HSM.
+        if check == WriteCheck::Decrypt && !version.usage.decrypt {
+            return Err(Refused::NoDecryptForCdiv);
+        }
+        Ok(AuthorizedKey::new(version))
+    }
+
+    /// The version of the key that made a ciphertext, to decrypt it.
+    pub fn to_decrypt(
+        &self,
+        key: &Key,
+        version: KeyVersion,
+        object_id: ObjectId,
+    ) -> Result<AuthorizedKey, Refused> {
+        self.expect_same(key);
+        usable(key)?;
+        let version = key.version(version, object_id).ok_or(Refused::UnknownVersion)?;
+        if version.status != VersionStatus::Enabled {
+            return Err(Refused::VersionDisabled);
+        }
+        if !version.kind.is_aes_256() {
+            return Err(Refused::NotAes256);
+        }
+        if !version.usage.decrypt {
+            return Err(Refused::NoDecrypt);
+        }
+        Ok(AuthorizedKey::new(version))
+    }
+
+    fn expect_same(&self, key: &Key) {
+        assert_eq!(key.id(), self.id, "the catalogue gives the key that it was asked for");
+    }
+}
+
+fn usable(key: &Key) -> Result<(), Refused> {
+    if !key.is_enabled() {
+        return Err(Refused::KeyDisabled);
+    }
+    if !key.newest().kind.is_aes_256() {
+        return Err(Refused::NotAes256);
+    }
+    Ok(())
+}
+
+/// Proof that a caller may use one version of a key for one operation.
+///
+/// It cannot be made elsewhere:
+/// ```compile_fail,E0599
+/// fn forge(version: &xksd::hsm::key::Version) -> xksd::keystore::AuthorizedKey {
+///     xksd::keystore::AuthorizedKey::default()
+/// }
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct AuthorizedKey {
+    handle: ObjectHandle,
+    version: KeyVersion,
+    object_id: ObjectId,
+}
+
+impl AuthorizedKey {
+    fn new(version: &Version) -> Self {
+        let &Version { handle, version, object_id, .. } = version;
+        Self { handle, version, object_id }
+    }
+
+    /// The object in the token.
+    pub fn handle(&self) -> ObjectHandle {
+        self.handle
+    }
+
+    /// The version's number.
+    pub fn version(&self) -> KeyVersion {
+        self.version
+    }
+
+    /// The version's identity.
+    pub fn object_id(&self) -> ObjectId {
+        self.object_id
+    }
+}
+
+/// All key stores, by path prefix.
+#[derive(Debug, Default)]
+pub struct Keystores {
+    by_prefix: HashMap<PathPrefix, Arc<Keystore>>,
+}
+
+/// Why key stores can't be served side by side.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Clash {
+    /// Two key stores have one prefix.
+    #[error("key stores `{0}` and `{1}` have the same prefix")]
+    Prefix(KeystoreName, KeystoreName),
+    /// One access key id names two secrets (P-14).
+    #[error("key stores `{0}` and `{1}` both have access key id `{2}`")]
+    AccessKeyId(KeystoreName, KeystoreName, AccessKeyId),
+}
+
+impl Keystores {
+    /// Puts key stores side by side, or names every clash between them.
+    pub fn new(keystores: Vec<Keystore>) -> Result<Self, Vec<Clash>> {
+        let mut clashes = Vec::new();
+        let mut owners: HashMap<&AccessKeyId, &KeystoreName> = HashMap::new();
+        let mut prefixes: HashMap<&PathPrefix, &KeystoreName> = HashMap::new();
+        for keystore in &keystores {
+            let name = keystore.name();
+            if let Some(other) = prefixes.insert(keystore.prefix(), name) {
+                clashes.push(Clash::Prefix(other.clone(), name.clone()));
+            }
+            // P-14: an id names one secret over the whole proxy. The same id in two key stores,
+            // even with the same secret, would let one tenant's caller into the other's.
+            for id in keystore.credentials().access_key_ids() {
+                if let Some(other) = owners.insert(id, name) {
+                    clashes.push(Clash::AccessKeyId(other.clone(), name.clone(), id.clone()));
+                }
+            }
+        }
+        if !clashes.is_empty() {
+            return Err(clashes);
+        }
+        let keyed = keystores.into_iter().map(|k| (k.prefix().clone(), Arc::new(k)));
+        Ok(Self { by_prefix: keyed.collect() })
+    }
+
+    /// The key store of a prefix.
+    pub fn find(&self, prefix: &PathPrefix) -> Option<&Arc<Keystore>> {
+        self.by_prefix.get(prefix)
+    }
+
+    /// All key stores, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Keystore>> {
+        self.by_prefix.values()
+    }
+}
+
+impl fmt::Display for KeyRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(id) => id.fmt(f),
+            Self::Prefix(prefix) => write!(f, "{prefix}*"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+    use crate::sigv4::SecretAccessKey;
+
+    fn keystore(name: &str, prefix: &str, access_key_id: &str) -> Keystore {
+        let secret = SecretAccessKey::new(Secret::new("s".repeat(43))).unwrap();
+        Keystore::new(Settings {
+            name: name.parse().unwrap(),
+            prefix: prefix.parse().unwrap(),
+            enabled: true,
+            regions: vec!["us-east-1".parse().unwrap()],
+            credentials: Credentials::new([(access_key_id.parse().unwrap(), secret)]).unwrap(),
+            keys: vec![],
+            token: "t".parse().unwrap(),
+        })
+    }
+
+    const ID_A: &str = "AAAAAAAAAAAAAAAAAAAA";
+    const ID_B: &str = "BBBBBBBBBBBBBBBBBBBB";
+
+    #[test]
+    fn prefixes_are_tenants_p_4() {
+        let stores = vec![keystore("a", "one", ID_A), keystore("b", "two", ID_B)];
+        let stores = Keystores::new(stores).unwrap();
+        assert_eq!(stores.find(&"one".parse().unwrap()).unwrap().name().as_str(), "a");
+        assert!(
+            stores.find(&"one/".trim_end_matches('/').to_uppercase().parse().unwrap()).is_none()
+        );
+    }
+
+    #[test]
+    fn every_clash_is_named_p_14() {
+        let stores = vec![keystore("a", "one", ID_A), keystore("b", "one", ID_A)];
+        assert_eq!(Keystores::new(stores).unwrap_err().len(), 2);
+    }
+
+    #[test]
+    fn key_rules_are_exact_or_prefixes() {
+        let rule = |text: &str| text.parse::<KeyRule>();
+        let id = |text: &str| text.parse::<ExternalKeyId>().unwrap();
+        assert!(rule("abc").unwrap().allows(&id("abc")));
+        assert!(!rule("abc").unwrap().allows(&id("abcd")));
+        assert!(rule("abc*").unwrap().allows(&id("abcd")));
+        assert!(!rule("abc*").unwrap().allows(&id("ab")));
+        assert!(rule("*").unwrap().allows(&id("anything")));
+        assert_eq!(rule("a*b"), Err(KeyRuleError::InnerStar));
+        assert_eq!(rule("a**"), Err(KeyRuleError::InnerStar));
+        assert!(matches!(rule("a:*"), Err(KeyRuleError::Name(_))));
+        assert!(matches!(rule(""), Err(KeyRuleError::Name(_))));
+    }
+}
