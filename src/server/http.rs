@@ -1,0 +1,117 @@
+//! From HTTP to the pipeline and back: bounded bodies, JSON answers, nothing else.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+
+use super::listener::{Connection, Serve};
+use super::pipeline::{Answer, Head, Pipeline};
+use super::rescue::{Failure, Rescued};
+use crate::metrics::Metrics;
+use crate::wire::limits::MAX_BODY_LEN;
+use crate::wire::response::ResponseBody;
+
+/// The XKS service of a listener.
+#[derive(Debug, Clone)]
+pub struct Xks {
+    /// Serves the requests.
+    pub pipeline: Arc<Pipeline>,
+    /// Counts panics.
+    pub metrics: Arc<Metrics>,
+    /// Time for a body to arrive.
+    pub body_timeout: Duration,
+}
+
+impl Serve for Xks {
+    async fn serve(
+        &self,
+        connection: Arc<Connection>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let arrived = Instant::now();
+        let _serving = connection.activity.begin();
+        let version = request.version();
+        let (parts, body) = request.into_parts();
+        let head = Head {
+            method: parts.method.as_str().to_owned(),
+            path: path(&parts.uri, version),
+            query: parts.uri.query().map(str::to_owned),
+            authority: parts.uri.authority().map(|authority| authority.to_string()),
+            headers: parts.headers,
+            peer: connection.peer,
+            arrived,
+        };
+        let body = read(body, self.body_timeout);
+        let pipeline = self.pipeline.clone();
+        // A task of its own: what the HSM has begun is recorded even if the client goes away, and
+        // a panic ends this request only.
+        let served = tokio::spawn(async move { pipeline.serve(head, body).await }).await;
+        let answer = served.unwrap_or_else(|_panic| {
+            self.metrics.panicked();
+            tracing::error!(
+                "a request ended in a panic: this is a defect of xksd, please report it"
+            );
+            Answer { result: Err(Failure::Panicked.into()), authenticated: false }
+        });
+        if answer.authenticated {
+            connection.authenticated();
+        }
+        Ok(respond(answer.result, version, &connection))
+    }
+}
+
+/// The path as it was sent (P-5). An HTTP/1.1 request target in absolute form is none of our
+/// paths; HTTP/2 sends scheme and authority with each request, always beside the path.
+fn path(uri: &http::Uri, version: Version) -> String {
+    let absolute = version < Version::HTTP_2 && uri.scheme().is_some();
+    if absolute { uri.to_string() } else { uri.path().to_owned() }
+}
+
+/// Reads a body of at most [`MAX_BODY_LEN`] bytes (P-23), within its time.
+async fn read(body: Incoming, patience: Duration) -> Result<Bytes, Failure> {
+    // One that says so itself is not read at all.
+    if body.size_hint().lower() > MAX_BODY_LEN as u64 {
+        return Err(Failure::BodyTooLarge);
+    }
+    let read = Limited::new(body, MAX_BODY_LEN).collect();
+    match tokio::time::timeout(patience, read).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::BodyTooLarge),
+        Ok(Err(_broken)) => Err(Failure::BodyBroken),
+        Err(_elapsed) => Err(Failure::BodyLate),
+    }
+}
+
+fn respond(
+    result: Result<ResponseBody, Rescued>,
+    version: Version,
+    connection: &Connection,
+) -> Response<Body> {
+    let (status, body, allow, close) = match result {
+        Ok(body) => (200, body, false, false),
+        Err(error) => (error.status, error.body.to_body(), error.status == 405, error.close),
+    };
+    // P-45: an answer that carries a plaintext is zeroized once it was written.
+    let mut response = Response::new(Body::from(Bytes::from_owner(body)));
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if allow {
+        headers.insert(ALLOW, HeaderValue::from_static("POST"));
+    }
+    if close {
+        if version < Version::HTTP_2 {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        connection.close();
+    }
+    response
+}

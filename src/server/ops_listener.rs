@@ -1,0 +1,98 @@
+//! Health checks and metrics, on an address of their own.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use http::{Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tower_service::Service;
+
+use super::drain::{Draining, Phase};
+use super::listener::{Connection, Serve};
+use super::pipeline::Snapshot;
+use crate::metrics::Metrics;
+
+/// What an operations address answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// `/livez`, `/readyz` and `/metrics`.
+    All,
+    /// `/livez` and `/readyz` only, for a load balancer.
+    Health,
+    /// `/metrics` only.
+    Metrics,
+}
+
+/// The service of an operations listener.
+#[derive(Debug, Clone)]
+pub struct Ops {
+    router: Router,
+}
+
+#[derive(Debug, Clone)]
+struct Shown {
+    snapshot: Arc<Snapshot>,
+    metrics: Arc<Metrics>,
+    draining: Draining,
+}
+
+impl Ops {
+    /// Answers what this reach allows.
+    pub fn new(
+        reach: Reach,
+        snapshot: Arc<Snapshot>,
+        metrics: Arc<Metrics>,
+        draining: Draining,
+    ) -> Self {
+        let mut router = Router::new();
+        if reach != Reach::Metrics {
+            router = router.route("/livez", get(live)).route("/readyz", get(ready));
+        }
+        if reach != Reach::Health {
+            router = router.route("/metrics", get(metrics_text));
+        }
+        let router = router.with_state(Shown { snapshot, metrics, draining });
+        Self { router }
+    }
+}
+
+impl Serve for Ops {
+    async fn serve(
+        &self,
+        connection: Arc<Connection>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let _serving = connection.activity.begin();
+        self.router.clone().call(request).await
+    }
+}
+
+/// The process runs and its runtime turns.
+async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// P-9: whether this instance should receive traffic. Not while it leaves, and not while there is
+/// no key store whose token serves.
+async fn ready(State(shown): State<Shown>) -> impl IntoResponse {
+    if shown.draining.phase() != Phase::Serving {
+        return (StatusCode::SERVICE_UNAVAILABLE, "leaving\n");
+    }
+    let snapshot = &shown.snapshot;
+    let serves = |name| snapshot.tokens.get(name).is_some_and(|token| token.state().serves());
+    if snapshot.keystores.iter().any(|keystore| serves(keystore.token())) {
+        (StatusCode::OK, "ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "no key store can be served: no token is up\n")
+    }
+}
+
+async fn metrics_text(State(shown): State<Shown>) -> impl IntoResponse {
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], shown.metrics.render())
+}

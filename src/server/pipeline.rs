@@ -1,0 +1,230 @@
+//! The path of a request, from its head to its answer. Each step gives the proof that the next
+//! one asks for: a signature that holds, a permit for the key's name, the key itself.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderMap;
+
+use super::record::Record;
+use super::rescue::{Failure, Rescued};
+use crate::clock::Deadline;
+use crate::hsm::token::Token;
+use crate::keystore::{Keystore, Keystores};
+use crate::metrics::Metrics;
+use crate::names::{ExternalKeyId, TokenName};
+use crate::operations::{self, Call};
+use crate::sigv4::{SignedRequest, Verified, Verifier};
+use crate::wire::limits::Limits;
+use crate::wire::request::{
+    DecryptRequest, EncryptRequest, HealthRequest, MetadataRequest, Rejected,
+};
+use crate::wire::response::ResponseBody;
+use crate::wire::route::{self, KeyOperation, Route, RouteError, Target};
+
+/// Everything that requests are judged by and served with; never changed, only replaced.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Who may ask for what.
+    pub keystores: Keystores,
+    /// The tokens that key stores name; each of those is here.
+    pub tokens: HashMap<TokenName, Arc<Token>>,
+    /// How many proxies serve this endpoint (P-60).
+    pub fleet_size: NonZeroU32,
+    /// Largest plaintext, ciphertext and AAD (P-23).
+    pub limits: Limits,
+    /// Time for a request, from its head (P-8).
+    pub deadline: Duration,
+}
+
+/// Serves requests.
+#[derive(Debug)]
+pub struct Pipeline {
+    snapshot: Arc<Snapshot>,
+    verifier: Verifier,
+    metrics: Arc<Metrics>,
+}
+
+/// The head of a request, as it arrived.
+#[derive(Debug)]
+pub struct Head {
+    /// The method.
+    pub method: String,
+    /// The path as sent, without query.
+    pub path: String,
+    /// What follows the question mark, if there is one.
+    pub query: Option<String>,
+    /// `:authority` of HTTP/2.
+    pub authority: Option<String>,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// Who sent it, by TCP or by a trusted load balancer's word.
+    pub peer: SocketAddr,
+    /// When it had arrived completely.
+    pub arrived: Instant,
+}
+
+/// What goes back.
+#[derive(Debug)]
+pub struct Answer {
+    /// The operation's answer, or the error in the protocol's words.
+    pub result: Result<ResponseBody, Rescued>,
+    /// Whether the caller has proved who it is.
+    pub authenticated: bool,
+}
+
+impl Pipeline {
+    /// Serves by this snapshot.
+    pub fn new(snapshot: Arc<Snapshot>, verifier: Verifier, metrics: Arc<Metrics>) -> Self {
+        Self { snapshot, verifier, metrics }
+    }
+
+    /// Serves one request and records it. `body` is read only if the path is ours.
+    pub async fn serve<B: AsRef<[u8]>>(
+        &self,
+        head: Head,
+        body: impl Future<Output = Result<B, Failure>>,
+    ) -> Answer {
+        let mut record = Record::new(head.arrived, head.peer);
+        let result = self.answer(&head, body, &mut record).await.map_err(Rescued::from);
+        let authenticated = record.access_key_id.is_some();
+        record.close(result.as_ref().map(|_| ()), &self.metrics);
+        Answer { result, authenticated }
+    }
+
+    /// The path itself. Errors leave it where they arise (P-71 gives the order).
+    async fn answer<B: AsRef<[u8]>>(
+        &self,
+        head: &Head,
+        body: impl Future<Output = Result<B, Failure>>,
+        record: &mut Record,
+    ) -> Result<ResponseBody, Failure> {
+        let deadline = Deadline::after(self.snapshot.deadline);
+        let (route, keystore) = self.route(head, record)?;
+        let body = body.await?;
+        let caller = self.verify(head, body.as_ref(), keystore)?;
+        record.caller(&caller);
+        keystore.open(&caller)?;
+        let token = &self.snapshot.tokens[keystore.token()];
+        record.token = Some(token.name().clone());
+        let arrived = head.arrived;
+        let body = body.as_ref();
+        match route.target {
+            // P-62: health has no permit, and so no secondary authorization.
+            Target::Health => {
+                record.metadata =
+                    HealthRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
+                Ok(operations::health(token, self.snapshot.fleet_size).to_body())
+            }
+            Target::Key { id, operation } => {
+                let mut call = KeyCall { caller, keystore, id: &id, token, arrived, deadline };
+                match operation {
+                    KeyOperation::Metadata => call.describe(body, record).await,
+                    KeyOperation::Encrypt => call.encrypt(body, self.snapshot.limits, record).await,
+                    KeyOperation::Decrypt => call.decrypt(body, self.snapshot.limits, record).await,
+                }
+            }
+        }
+    }
+
+    /// Whose path it is. Nothing is authenticated yet: the path chooses whose credentials to try,
+    /// and nothing else.
+    fn route(&self, head: &Head, record: &mut Record) -> Result<(Route, &Arc<Keystore>), Failure> {
+        let (route, is_post) = match route::parse(&head.method, &head.path) {
+            Ok(route) => (route, true),
+            Err(RouteError::MethodNotAllowed { route }) => (route, false),
+            Err(RouteError::NotFound) => return Err(Failure::Path),
+        };
+        let keystore = self.snapshot.keystores.find(&route.prefix).ok_or(Failure::Path)?;
+        record.keystore = Some(keystore.name().clone());
+        record.route = Some(route.clone());
+        if is_post { Ok((route, keystore)) } else { Err(Failure::Method) }
+    }
+
+    fn verify(&self, head: &Head, body: &[u8], keystore: &Keystore) -> Result<Verified, Failure> {
+        let start = Instant::now();
+        let request = SignedRequest {
+            method: &head.method,
+            path: &head.path,
+            query: head.query.as_deref(),
+            authority: head.authority.as_deref(),
+            headers: &head.headers,
+            body,
+        };
+        let name = keystore.name();
+        match self.verifier.verify(&request, keystore.credentials(), keystore.regions()) {
+            Ok(caller) => {
+                let (id, ahead) = (caller.access_key_id(), caller.ahead_seconds());
+                self.metrics.authenticated(name, id, ahead as f64, start.elapsed());
+                Ok(caller)
+            }
+            Err(failure) => {
+                self.metrics.authentication_failed(name, failure.reason());
+                Err(failure.into())
+            }
+        }
+    }
+}
+
+/// An authenticated request for one key.
+struct KeyCall<'a> {
+    caller: Verified,
+    keystore: &'a Keystore,
+    id: &'a ExternalKeyId,
+    token: &'a Token,
+    arrived: Instant,
+    deadline: Deadline,
+}
+
+impl KeyCall<'_> {
+    async fn describe(
+        &mut self,
+        body: &[u8],
+        record: &mut Record,
+    ) -> Result<ResponseBody, Failure> {
+        record.metadata = MetadataRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
+        let permit = self.keystore.permit(&self.caller, self.id)?;
+        let mut call = self.call(record);
+        Ok(operations::describe(&mut call, permit).await?.to_body())
+    }
+
+    async fn encrypt(
+        &mut self,
+        body: &[u8],
+        limits: Limits,
+        record: &mut Record,
+    ) -> Result<ResponseBody, Failure> {
+        let request = EncryptRequest::parse(body, limits).map_err(|r| rejected(r, record))?;
+        record.metadata = request.metadata.clone();
+        let permit = self.keystore.permit(&self.caller, self.id)?;
+        let mut call = self.call(record);
+        Ok(operations::encrypt(&mut call, permit, request).await?.to_body())
+    }
+
+    async fn decrypt(
+        &mut self,
+        body: &[u8],
+        limits: Limits,
+        record: &mut Record,
+    ) -> Result<ResponseBody, Failure> {
+        let request = DecryptRequest::parse(body, limits).map_err(|r| rejected(r, record))?;
+        record.metadata = request.metadata.clone();
+        let permit = self.keystore.permit(&self.caller, self.id)?;
+        let mut call = self.call(record);
+        Ok(operations::decrypt(&mut call, permit, request).await?.to_body())
+    }
+
+    fn call<'a>(&'a self, record: &'a mut Record) -> Call<'a> {
+        let Self { token, arrived, deadline, .. } = *self;
+        Call { token, arrived, deadline, trace: &mut record.trace }
+    }
+}
+
+/// Keeps what could be read of a refused request's metadata, its kmsRequestId above all.
+fn rejected(rejected: Rejected, record: &mut Record) -> Failure {
+    record.metadata = *rejected.metadata;
+    rejected.error.into()
+}

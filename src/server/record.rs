@@ -1,0 +1,126 @@
+//! What happened to a request, filled step by step along its path and written down at its end,
+//! wherever that is.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use tracing::field::display;
+
+use super::rescue::{Rescued, Severity};
+use crate::metrics::Metrics;
+use crate::names::{AccessKeyId, KeystoreName, Region, TokenName};
+use crate::operations::Trace;
+use crate::sigv4::Verified;
+use crate::wire::log_text::LogText;
+use crate::wire::metadata::RequestMetadata;
+use crate::wire::route::Route;
+
+/// The record of one request (P-81).
+#[derive(Debug)]
+pub struct Record {
+    arrived: Instant,
+    peer: SocketAddr,
+    /// What the path names, once it was understood.
+    pub route: Option<Route>,
+    /// Whose key store the path names.
+    pub keystore: Option<KeystoreName>,
+    /// Whose secret signed.
+    pub access_key_id: Option<AccessKeyId>,
+    /// From which Region KMS called.
+    pub region: Option<Region>,
+    /// What the request says of its origin; of a refused one, what could be read.
+    pub metadata: RequestMetadata,
+    /// The token that serves the key store.
+    pub token: Option<TokenName>,
+    /// What the operation left.
+    pub trace: Trace,
+}
+
+impl Record {
+    /// The record of a request whose head has just arrived.
+    pub fn new(arrived: Instant, peer: SocketAddr) -> Self {
+        Self {
+            arrived,
+            peer,
+            route: None,
+            keystore: None,
+            access_key_id: None,
+            region: None,
+            metadata: RequestMetadata::default(),
+            token: None,
+            trace: Trace::default(),
+        }
+    }
+
+    /// Notes who the caller is.
+    pub fn caller(&mut self, caller: &Verified) {
+        self.access_key_id = Some(caller.access_key_id().clone());
+        self.region = Some(caller.region().clone());
+    }
+
+    /// Writes the record: metrics, and one line at level info. What somebody must look after is
+    /// said again, with its cause, at level warn or error.
+    pub fn close(self, outcome: Result<(), &Rescued>, metrics: &Metrics) {
+        let took = self.arrived.elapsed();
+        let operation = self.route.as_ref().map_or("unknown", |route| route.operation().name());
+        let error = outcome.err().map(|rescued| rescued.body.name().as_str());
+        metrics.request(self.keystore.as_ref(), operation, error.unwrap_or("OK"), took);
+        let key = self.route.as_ref().and_then(Route::key);
+        if let (Some(keystore), Some(key)) = (&self.keystore, key) {
+            for _ in 0..self.trace.encryptions {
+                metrics.key_encrypted(keystore, key);
+            }
+        }
+        self.line(operation, key.map(display), outcome, took);
+        let Err(rescued) = outcome else { return };
+        let kms_request_id = display(LogText::new(self.metadata.kms_request_id()));
+        let token = self.token.as_ref().map(display);
+        let cause = display(&rescued.cause);
+        match rescued.severity {
+            Severity::Caller => {}
+            Severity::Degraded => tracing::warn!(kms_request_id, token, cause, "request failed"),
+            Severity::Act => tracing::error!(kms_request_id, token, cause, "request failed"),
+        }
+    }
+
+    fn line(
+        &self,
+        operation: &str,
+        key: Option<impl tracing::Value>,
+        outcome: Result<(), &Rescued>,
+        took: Duration,
+    ) {
+        let metadata = &self.metadata;
+        // P-22: strings of the request are escaped and cut.
+        let text = |text| display(LogText::new(text));
+        tracing::info!(
+            kms_request_id = text(metadata.kms_request_id()),
+            kms_operation = text(metadata.kms_operation()),
+            keystore = self.keystore.as_ref().map(display),
+            op = operation,
+            key,
+            version = self.trace.version.map(display),
+            token = self.token.as_ref().map(display),
+            outcome = if outcome.is_ok() { "ok" } else { "refused" },
+            error = outcome.err().map(|rescued| rescued.body.name().as_str()),
+            cause = outcome.err().map(|rescued| display(&rescued.cause)),
+            principal = metadata.aws_principal_arn().map(text),
+            kms_key_arn = metadata.kms_key_arn().map(text),
+            via_service = metadata.kms_via_service().map(text),
+            vpc = metadata.aws_source_vpc().map(text),
+            vpce = metadata.aws_source_vpce().map(text),
+            access_key_id = self.access_key_id.as_ref().map(display),
+            region = self.region.as_ref().map(display),
+            peer = display(self.peer),
+            queue_ms = milliseconds(self.trace.queued),
+            hsm_ms = milliseconds(self.trace.hsm),
+            total_ms = milliseconds(took),
+            "request"
+        );
+    }
+}
+
+/// To a microsecond: more digits are noise in a log.
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,61 @@
+//! Logs, by `tracing`: JSON or text, to standard error, which systemd and Kubernetes collect.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// What is logged, and how.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How a line looks.
+    pub format: Format,
+    /// `info`, or a filter like `info,xksd::hsm=trace`.
+    pub level: String,
+}
+
+/// How a line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line, with the fields at its top.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { format: Format::Json, level: "info".to_owned() }
+    }
+}
+
+/// Why a filter can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "not a log level (error, warn, info, debug, trace) nor a filter like `info,xksd::hsm=trace`"
+)]
+pub struct LevelError;
+
+/// Checks a level or filter.
+pub fn check_level(level: &str) -> Result<(), LevelError> {
+    EnvFilter::try_new(level).map(drop).map_err(|_| LevelError)
+}
+
+/// Starts logging, for the whole process and its whole life.
+///
+/// # Errors
+/// If the level is no filter.
+pub fn start(settings: &Settings) -> Result<(), LevelError> {
+    let filter = EnvFilter::try_new(&settings.level).map_err(|_| LevelError)?;
+    let layer = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_span_events(FmtSpan::NONE);
+    let registry = tracing_subscriber::registry().with(filter);
+    match settings.format {
+        Format::Json => registry
+            .with(layer.json().flatten_event(true).with_current_span(false).with_span_list(false))
+            .init(),
+        Format::Text => registry.with(layer.with_ansi(false)).init(),
+    }
+    Ok(())
+}
