@@ -166,6 +166,7 @@ impl Daemon {
         }
         let (drain_delay, drain_timeout) = (server.drain_delay, server.drain_timeout);
         Ok(Self {
+            _ops_drain: ops_drain,
             snapshot,
             drain,
             drain_delay,
