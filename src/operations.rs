@@ -16,7 +16,7 @@ use crate::keystore::{AuthorizedKey, Permit, Refused, WriteCheck};
 use crate::names::KeyVersion;
 use crate::secret::Plaintext;
 use crate::wire::aad::{FrameError, frame};
-use crate::wire::cdiv::{Cdiv, CdivInput};
+use crate::wire::cdiv::CdivInput;
 use crate::wire::ciphertext_metadata::CiphertextMetadata;
 use crate::wire::gcm::{Iv, Tag};
 use crate::wire::health::{Ekm, EkmFleet, HealthResponse, HealthStatus};
@@ -173,7 +173,7 @@ async fn encrypt_once(
             (ciphertext, Some(cdiv))
         }
     };
-    Ok(response(ciphertext, iv, tag, metadata, cdiv))
+    Ok(EncryptResponse { ciphertext, iv, tag, ciphertext_metadata: metadata, cdiv })
 }
 
 /// Decrypts what is about to be sent, and compares it with what was asked for (P-43).
@@ -199,18 +199,8 @@ async fn prove(
         call.token.metrics().write_check_failed();
         return Err(OperationError::CheckFailed);
     }
-    // The very bytes that were decrypted are the ones that are sent.
-    Ok(Arc::into_inner(opening).map_or_else(Vec::new, |opening| opening.ciphertext))
-}
-
-fn response(
-    ciphertext: Vec<u8>,
-    iv: Iv,
-    tag: Tag,
-    ciphertext_metadata: CiphertextMetadata,
-    cdiv: Option<Cdiv>,
-) -> EncryptResponse {
-    EncryptResponse { ciphertext, iv, tag, ciphertext_metadata, cdiv }
+    // What was decrypted is what is sent. The worker may still hold its share of it.
+    Ok(Arc::try_unwrap(opening).map_or_else(|shared| shared.ciphertext.clone(), |o| o.ciphertext))
 }
 
 /// Decrypt (P-50, P-51).
