@@ -37,6 +37,7 @@
 //! The numbered rules in comments (`P-42`) are those of `docs/conformance.md`.
 
 pub mod catalogue;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;
