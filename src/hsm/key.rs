@@ -10,7 +10,7 @@ pub enum KeyKind {
     /// An AES key of this many bits; 256 is what KMS wants.
     Aes {
         /// Length of the key in bits.
-        bits: u32,
+        bits: u16,
     },
     /// Any other key, by the name it has in `keySpec`.
     Other(String),
@@ -113,7 +113,7 @@ impl Key {
             return Err(KeyFault::NoneReady);
         }
         // The same order on every proxy: version, then object id.
-        versions.sort_by(|a, b| (b.version, b.object_id).cmp(&(a.version, a.object_id)));
+        versions.sort_by_key(|v| std::cmp::Reverse((v.version, v.object_id)));
         Ok(Self { id, versions })
     }
 

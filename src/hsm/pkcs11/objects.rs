@@ -108,7 +108,7 @@ impl Session for Pkcs11Session {
                 f(handle, &mut mechanism, template.as_mut_ptr(), count, &mut key)
             })
         })?;
-        Ok(ObjectHandle { generation: self.generation, number: key as u64 })
+        Ok(ObjectHandle { generation: self.generation, number: key })
     }
 }
 
@@ -152,9 +152,7 @@ impl Pkcs11Session {
                 return Ok(());
             }
             let generation = self.generation;
-            objects.extend(
-                found.iter().map(|&number| ObjectHandle { generation, number: number as u64 }),
-            );
+            objects.extend(found.iter().map(|&number| ObjectHandle { generation, number }));
         }
     }
 
@@ -226,7 +224,7 @@ fn kind(
     modulus_bits: Option<CK_ULONG>,
 ) -> KeyKind {
     match (key_type, bytes) {
-        (Some(CKK_AES), Some(bytes @ (16 | 24 | 32))) => KeyKind::Aes { bits: bytes as u32 * 8 },
+        (Some(CKK_AES), Some(bytes @ (16 | 24 | 32))) => KeyKind::Aes { bits: bytes as u16 * 8 },
         (Some(CKK_RSA), _) => match modulus_bits {
             Some(bits) => KeyKind::Other(format!("RSA_{bits}")),
             None => KeyKind::Other("RSA".into()),
