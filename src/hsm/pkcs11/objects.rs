@@ -20,6 +20,9 @@ use crate::secret::Plaintext;
 /// How many handles one C_FindObjects call takes.
 const FIND_BATCH: usize = 256;
 
+/// More objects than this are no answer: a module that gives the same ones for ever.
+const OBJECTS_MAX: usize = 1 << 20;
+
 /// Room for the value of a label or id. A longer one is no key of ours and is left out.
 const VALUE_MAX: usize = 512;
 
@@ -50,6 +53,7 @@ impl Session for Pkcs11Session {
     }
 
     fn objects(&mut self) -> Result<Vec<ObjectHandle>, Fault> {
+        self.check_connection()?;
         let mut objects = Vec::new();
         // Private keys too: one that bears an external key's label is named truthfully (P-30).
         for class in [CKO_SECRET_KEY, CKO_PRIVATE_KEY] {
@@ -84,12 +88,17 @@ impl Session for Pkcs11Session {
     }
 
     fn make_probe_key(&mut self) -> Result<ObjectHandle, Fault> {
+        self.check_connection()?;
         let mut length: CK_ULONG = 32;
         let (mut yes, mut no) = (cryptoki_sys::CK_TRUE, cryptoki_sys::CK_FALSE);
         // Every usage is set: the defaults of modules differ.
         let on = [CKA_PRIVATE, CKA_SENSITIVE, CKA_ENCRYPT, CKA_DECRYPT];
-        let off = [CKA_TOKEN, CKA_EXTRACTABLE, CKA_SIGN, CKA_VERIFY, CKA_WRAP, CKA_UNWRAP];
+        let off =
+            [CKA_TOKEN, CKA_EXTRACTABLE, CKA_SIGN, CKA_VERIFY, CKA_WRAP, CKA_UNWRAP, CKA_DERIVE];
+        // Of the colon in it: no external key id can name this key.
+        let mut label = *b"xksd:probe";
         let mut template: Vec<CK_ATTRIBUTE> = Vec::with_capacity(on.len() + off.len() + 2);
+        template.push(attribute(CKA_LABEL, &mut label));
         template.push(attribute(CKA_VALUE_LEN, &mut length));
         template.extend(on.map(|kind| attribute(kind, &mut yes)));
         template.extend(off.map(|kind| attribute(kind, &mut no)));
@@ -108,6 +117,10 @@ impl Session for Pkcs11Session {
                 f(handle, &mut mechanism, template.as_mut_ptr(), count, &mut key)
             })
         })?;
+        // CK_INVALID_HANDLE
+        if key == 0 {
+            return Err(Fault::nonsense("C_GenerateKey", "the number of no object"));
+        }
         Ok(ObjectHandle { generation: self.generation, number: key })
     }
 }
@@ -148,6 +161,9 @@ impl Pkcs11Session {
             let found = batch
                 .get(..count as usize)
                 .ok_or(Fault::nonsense("C_FindObjects", "more objects than the buffer holds"))?;
+            if objects.len() > OBJECTS_MAX {
+                return Err(Fault::nonsense("C_FindObjects", "objects without end"));
+            }
             if found.is_empty() {
                 return Ok(());
             }
@@ -195,8 +211,9 @@ impl Pkcs11Session {
         let lengths: Vec<usize> = template.iter().map(|a| a.ulValueLen as usize).collect();
         let mut lengths = lengths.into_iter();
         Ok(buffers.map(|mut buffer| {
-            // An attribute that cannot be given has the length CK_UNAVAILABLE_INFORMATION.
-            let length = lengths.next().filter(|&length| length <= buffer.len())?;
+            // An attribute that cannot be given has the length CK_UNAVAILABLE_INFORMATION; one that
+            // a module did not come to, having met such a one before, still that of the buffer.
+            let length = lengths.next().filter(|&length| length < buffer.len())?;
             buffer.truncate(length);
             Some(buffer)
         }))
