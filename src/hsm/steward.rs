@@ -175,15 +175,14 @@ impl Steward {
         if probe_key.is_none() {
             *probe_key = self.make_probe_key(session.as_mut());
         }
+        // The generator is probed too: not one IV of an earlier call.
+        ivs.clear();
         match *probe_key {
             Some(key) => {
                 let canary = Canary::make(session.as_mut(), key, ivs)?;
                 self.shared.canaries.replace(Some(canary));
             }
-            None => {
-                ivs.clear();
-                ivs.take(session.as_mut(), Moment::now())?;
-            }
+            None => drop(ivs.take(session.as_mut(), Moment::now())?),
         }
         self.shared.metrics().probed(start.elapsed());
         *self.shared.proved.lock().expect("nothing panics while holding this lock") =
