@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::catalogue::Catalogue;
 use crate::clock::Deadline;
 use crate::hsm::backend::Sealed;
 use crate::hsm::fault::FaultKind;
@@ -38,6 +39,10 @@ pub enum OperationError {
     /// The token holds no key of this id.
     #[error("the token holds no key with this label")]
     KeyNotFound,
+    /// No key of this id was found among those that the token describes, and it refuses to
+    /// describe all of them: that it holds none is not proved.
+    #[error("the token does not describe all of its keys, and this one is not among the others")]
+    Undescribed,
     /// Objects of the token bear the label, and are no usable key.
     #[error("{0}")]
     Key(#[from] KeyFault),
@@ -270,7 +275,7 @@ impl Call<'_> {
             return Ok(key);
         }
         let catalogue = self.token.catalogue_since(known_since, self.deadline).await?;
-        Ok(catalogue.find(permit.id()).ok_or(OperationError::KeyNotFound)??)
+        find(&catalogue, permit)
     }
 
     /// The version that made a ciphertext; one that is not known may have been made since.
@@ -286,8 +291,7 @@ impl Call<'_> {
             answer => return Ok(answer?),
         }
         let catalogue = self.token.catalogue_since(self.arrived, self.deadline).await?;
-        let key = catalogue.find(permit.id()).ok_or(OperationError::KeyNotFound)??;
-        Ok(permit.to_decrypt(&key, version, object_id)?)
+        Ok(permit.to_decrypt(&*find(&catalogue, permit)?, version, object_id)?)
     }
 
     /// Adds a job's times to the record.
@@ -295,6 +299,15 @@ impl Call<'_> {
         self.trace.queued += timed.queued;
         self.trace.hsm += timed.hsm;
         timed.value
+    }
+}
+
+/// Looks a key up in a reading that may have the last word.
+fn find(catalogue: &Catalogue, permit: Permit<'_>) -> Result<Arc<Key>, OperationError> {
+    match catalogue.find(permit.id()) {
+        Some(key) => Ok(key?),
+        None if catalogue.unread() > 0 => Err(OperationError::Undescribed),
+        None => Err(OperationError::KeyNotFound),
     }
 }
 

@@ -19,7 +19,7 @@ flags+=' --cfg fuzzing -Ccodegen-units=1'
 target_dir=${CARGO_TARGET_DIR:-../../target}/fuzz
 
 # With --target the flags reach the targets and their libraries, not build scripts.
-RUSTFLAGS=$flags cargo build --release --locked --target "$host" --target-dir "$target_dir"
+RUSTFLAGS=$flags cargo build --release --locked --offline --target "$host" --target-dir "$target_dir"
 
 mkdir -p artifacts
 for target in "${targets[@]}"; do
