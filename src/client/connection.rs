@@ -142,12 +142,12 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// A short name to count by: the `errorName`, or a word in brackets for what has none.
+    /// A short name to count by: the `errorName`, or words for what has none.
     pub fn label(&self) -> &str {
         match self {
             Self::Refused { name, .. } => name,
             Self::Uninterpretable { .. } => "(uninterpretable)",
-            Self::Malformed(_) => "(malformed answer)",
+            Self::Malformed(why) => why,
             Self::Sign(_) | Self::Connection(_) | Self::Body(_) => "(connection failed)",
             Self::Late(_) => "(timeout)",
         }

@@ -37,7 +37,7 @@ pub struct Report {
     pub requests: u64,
     /// Good answers.
     pub ok: u64,
-    /// The others, by `errorName`, or by a word in brackets for those that have none.
+    /// The others, by `errorName`, or in words where there is none.
     pub errors: BTreeMap<String, u64>,
     /// Good answers per second.
     pub rate: f64,
