@@ -38,6 +38,7 @@
 
 pub mod catalogue;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;
