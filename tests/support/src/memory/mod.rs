@@ -63,6 +63,8 @@ pub enum Act {
     Return(Code),
     /// Waits at this gate, then goes on as if nothing had been.
     Hang(Gate),
+    /// Waits at this gate, then returns this code.
+    HangThenReturn(Gate, Code),
     /// C_Encrypt: a bit of the ciphertext is wrong. C_Decrypt: a bit of the plaintext is.
     FlipBit,
     /// C_GenerateRandom: the same bytes as always when it does this, no two of them alike.
@@ -228,6 +230,10 @@ impl MemoryBackend {
             Some(Act::Hang(gate)) => {
                 gate.pass();
                 Ok(None)
+            }
+            Some(Act::HangThenReturn(gate, code)) => {
+                gate.pass();
+                Err(Fault::returned(function, code))
             }
             act => Ok(act),
         }
