@@ -36,7 +36,7 @@ async fn an_expired_job_is_never_started() {
     begin(&mut running).await;
     gate.wait_for(1);
     // Whoever waits for it is not told before the worker has seen it.
-    let deadline = Deadline::after(Duration::from_millis(1));
+    let deadline = Deadline::after(Duration::from_millis(400));
     let mut expired = pin!(bench.encrypt_with(bench.handle(), deadline));
     begin(&mut expired).await;
     while !deadline.has_passed() {
@@ -59,7 +59,7 @@ async fn a_session_that_hangs_leaves_the_others_serving() {
     let bench = Bench::up(settings(2)).await;
     let gate = bench.backend.hang("C_Encrypt");
     let mut hanging =
-        pin!(bench.encrypt_with(bench.handle(), Deadline::after(Duration::from_millis(50))));
+        pin!(bench.encrypt_with(bench.handle(), Deadline::after(Duration::from_millis(400))));
     begin(&mut hanging).await;
     gate.wait_for(1);
     for _ in 0..10 {
