@@ -71,6 +71,14 @@ impl Library {
         }
     }
 
+    /// A module made of these functions, initialised.
+    #[cfg(test)]
+    pub(super) fn of_functions(functions: CK_FUNCTION_LIST) -> Self {
+        let library = Self::new("a test's own");
+        let _ = library.list.set(FunctionList(Box::leak(Box::new(functions))));
+        library
+    }
+
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path

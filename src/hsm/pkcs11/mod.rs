@@ -9,6 +9,8 @@
 pub mod admin;
 mod data;
 mod library;
+#[cfg(test)]
+mod lies;
 mod objects;
 mod session;
 
