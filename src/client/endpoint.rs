@@ -192,7 +192,8 @@ mod tests {
 
     #[test]
     fn plain_http_stays_on_this_machine() {
-        for text in ["http://127.0.0.1:80", "http://127.9.9.9", "http://[::1]:1", "http://localhost"]
+        for text in
+            ["http://127.0.0.1:80", "http://127.9.9.9", "http://[::1]:1", "http://localhost"]
         {
             assert_eq!(endpoint(text).scheme(), Scheme::Http);
         }

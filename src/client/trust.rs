@@ -100,10 +100,7 @@ impl ClientIdentity {
     }
 }
 
-fn read_chain(
-    path: &Path,
-    what: &'static str,
-) -> Result<Vec<CertificateDer<'static>>, TrustError> {
+fn read_chain(path: &Path, what: &'static str) -> Result<Vec<CertificateDer<'static>>, TrustError> {
     let pem = |cause| TrustError::Pem { what, path: path.to_owned(), cause };
     let chain: Vec<_> =
         CertificateDer::pem_file_iter(path).map_err(pem)?.collect::<Result<_, _>>().map_err(pem)?;

@@ -294,11 +294,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_thread_that_paces_releases_every_slot() {
-        let kind = Loop::Open {
-            rate: 100_000.0,
-            grace: Duration::from_secs(3600),
-            pacer: Pacer::Thread,
-        };
+        let kind =
+            Loop::Open { rate: 100_000.0, grace: Duration::from_secs(3600), pacer: Pacer::Thread };
         let few = Plan { requests: Some(500), ..plan(kind) };
         let measured = measure(few, vec![Server::new(0), Server::new(0)]).await;
         assert_eq!(measured.answered.len(), 500);

@@ -105,8 +105,8 @@ impl Bench {
                 let mut operations = Vec::with_capacity(CIPHERTEXTS);
                 for _ in 0..CIPHERTEXTS {
                     let sealed = pool[0].encrypt(&signer, &caller, key, &input).await;
-                    let sealed =
-                        sealed.map_err(|cause| PrepareError::First { operation: "Encrypt", cause })?;
+                    let sealed = sealed
+                        .map_err(|cause| PrepareError::First { operation: "Encrypt", cause })?;
                     operations.push(Prepared::decrypt(endpoint, key, &caller, &sealed, AAD));
                 }
                 operations
