@@ -41,7 +41,7 @@ enum Command {
     #[command(subcommand)]
     Keys(keys::Keys),
     /// Measure how fast a proxy answers, ours or another
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
 }
 
 /// Where the configuration is.
