@@ -27,9 +27,9 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 5 process | [`daemon`], `cli`, [`config`], [`telemetry`] |
+//! | 5 process | [`daemon`], [`cli`], [`doctor`], [`config`], [`telemetry`] |
 //! | 4 compose | [`server`] |
-//! | 3 act | [`operations`], [`catalogue`], [`tls`], [`metrics`], [`hsm::token`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::pkcs11`] |
+//! | 3 act | [`operations`], [`client`], [`catalogue`], [`tls`], [`metrics`], [`hsm::token`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::pkcs11`] |
 //! | 2 decide | [`keystore`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`] |
 //! | 1 protocol | [`wire`], [`sigv4`] |
 //! | 0 words | [`names`], [`secret`], [`clock`] |
@@ -42,6 +42,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod hsm;
 pub mod keystore;
 pub mod metrics;

@@ -5,6 +5,7 @@
 
 mod bench;
 mod config;
+mod doctor;
 mod failure;
 mod keys;
 mod serve;
@@ -40,6 +41,8 @@ enum Command {
     /// Make and list the keys of an HSM token
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Look for what will go wrong before KMS does: configuration, certificate, HSM, keys
+    Doctor(doctor::Doctor),
     /// Measure how fast a proxy answers, ours or another
     Bench(Box<bench::Bench>),
 }
@@ -71,6 +74,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(serve) => serve.run(),
         Command::Config(config) => config.run(),
         Command::Keys(keys) => keys.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Bench(bench) => bench.run(),
     }
 }

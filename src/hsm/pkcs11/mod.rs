@@ -8,6 +8,7 @@
 
 pub mod admin;
 mod data;
+pub mod inspect;
 mod library;
 #[cfg(test)]
 mod lies;
