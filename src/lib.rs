@@ -2,7 +2,7 @@
 //!
 //! AWS KMS can keep its keys outside AWS, in an *external key store* (XKS). It then sends each
 //! Encrypt, Decrypt, GetKeyMetadata and GetHealthStatus over HTTPS, signed with SigV4, to a proxy
-//! beside the HSM. This library is that proxy; the binary only hands the command line to `cli`.
+//! beside the HSM. This library is that proxy; the binary only hands the command line to [`cli`].
 //!
 //! # The way of a request
 //!
