@@ -232,7 +232,6 @@ quoted() { printf '"%s", ' "$@" | sed 's/, $//'; }
 configuration() {
     cat <<END
 # Written by softhsm-setup/setup.sh, which writes it anew on each run: options, not edits, last.
-# SoftHSM2 finds the token through the environment: SOFTHSM2_CONF=$SOFTHSM2_CONF
 version = 1
 
 [server]
@@ -252,6 +251,10 @@ listen = "$ops_listen"
 module = "${module:-$softhsm}"
 label = "xksd"
 pin = { file = "token.pin" }
+
+[tokens.softhsm.environment]
+# How SoftHSM2 finds the token: xksd sees to it that the module has this in its environment.
+SOFTHSM2_CONF = "$SOFTHSM2_CONF"
 
 [keystores.demo]
 prefix = "$prefix"
@@ -326,5 +329,4 @@ write "$dir/kms-console.json" <<END
 END
 
 say "ready: $dir
-  . $dir/client.env
   $xksd serve --config $dir/xksd.toml"

@@ -41,6 +41,11 @@ impl Catalogue {
         self.keys.is_empty()
     }
 
+    /// Everything in it, in no order: the external keys, and labels that are no usable key.
+    pub fn iter(&self) -> impl Iterator<Item = (&ExternalKeyId, &Result<Arc<Key>, KeyFault>)> {
+        self.keys.iter()
+    }
+
     /// All labels that are no usable key, and why.
     pub fn faults(&self) -> impl Iterator<Item = (&ExternalKeyId, KeyFault)> {
         self.keys.iter().filter_map(|(id, key)| key.as_ref().err().map(|fault| (id, *fault)))

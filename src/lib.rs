@@ -1,6 +1,7 @@
 //! xksd: the daemon between AWS KMS and a company's own HSM.
 
 pub mod catalogue;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;

@@ -1,3 +1,7 @@
 //! The xksd daemon and its tools.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    xksd::cli::main()
+}

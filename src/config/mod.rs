@@ -1,10 +1,31 @@
 //! The configuration: what a file and the environment say, as the settings of every component.
+//!
+//! [`load`] reads the file and the overrides as one tree of values ([`source`]), takes it apart
+//! section by section ([`server`], [`tokens`], [`keystores`]) through a [`reader`] that collects
+//! every fault, and gives a [`Config`] that is valid as a whole, or all [`ConfigErrors`].
+//! Each key is read at one place, and there its default stands, written as in the file.
+
+mod fault;
+mod keystores;
+mod parse;
+mod reader;
+mod secrets;
+mod server;
+mod source;
+mod tokens;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+pub use fault::{ConfigErrors, Fault, Origin};
+
+/// A configuration with every key, its meaning and its default.
+pub const TEMPLATE: &str = include_str!("template.toml");
+
+use reader::{Report, Section, Shape, Wrong};
 
 use crate::hsm::pkcs11::TokenSelector;
 use crate::hsm::token;
@@ -83,4 +104,54 @@ pub struct Token {
     pub pin: Secret<String>,
     /// Sessions, queue, intervals.
     pub settings: token::Settings,
+}
+
+/// Reads the file, with the overrides of the environment put in; no other part of the process is
+/// looked at or changed.
+///
+/// # Errors
+/// Every fault at once.
+pub fn load(
+    path: &Path,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Config, ConfigErrors> {
+    let environment = environment.collect();
+    let tree = source::read(path, &environment)
+        .map_err(|fault| ConfigErrors { faults: vec![fault], warnings: Vec::new() })?;
+    let report = Report::new(path, tree.variables, environment);
+    let config = read(&report, tree.values);
+    let (faults, warnings) = report.into_parts();
+    match config {
+        Some(config) if faults.is_empty() => Ok(Config { warnings, ..config }),
+        _ => {
+            assert!(!faults.is_empty(), "what can't be read has left a fault");
+            Err(ConfigErrors { faults, warnings })
+        }
+    }
+}
+
+fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Config> {
+    let mut root = Section::root(report, values);
+    let version = root.required("version", Shape::Number, |text| match text {
+        "1" => Ok(()),
+        _ => Err(Wrong::from("must be 1, the only version of this format")),
+    });
+    let server = server::server(&mut root);
+    let ops = server::ops(&mut root);
+    server::check_addresses(&root, server.as_ref(), ops.as_ref());
+    let log = server::log(&mut root);
+    let fleet_size = server::fleet_size(&mut root);
+    let tokens = tokens::tokens(&mut root);
+    let keystores = keystores::keystores(&mut root, &tokens.names);
+    version?;
+    Some(Config {
+        server: server?,
+        ops: ops?,
+        log: log?,
+        fleet_size: fleet_size?,
+        tokens: tokens.tokens,
+        keystores,
+        environment: tokens.environment,
+        warnings: Vec::new(),
+    })
 }

@@ -23,6 +23,9 @@ pub enum AdminError {
     /// The label is taken: a second object would make the key ambiguous.
     #[error("an object with the label `{0}` exists already")]
     Exists(ExternalKeyId),
+    /// The PIN is wrong, expired or locked. It was tried once.
+    #[error("the PIN was refused: {0}")]
+    PinRefused(Error),
     /// The module or token refused.
     #[error("{0}")]
     Pkcs11(#[from] Error),
@@ -71,7 +74,7 @@ impl Admin {
                 let pin = AuthPin::new(pin.expose().clone().into());
                 match session.login(UserType::User, Some(&pin)) {
                     Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
-                    Err(error) => return Err(error.into()),
+                    Err(error) => return Err(login_error(error)),
                 }
                 return Ok(Self { session });
             }
@@ -129,5 +132,15 @@ impl Admin {
                 return Ok(ObjectId::new(bytes));
             }
         }
+    }
+}
+
+fn login_error(error: Error) -> AdminError {
+    use RvError::{PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked};
+    match error {
+        Error::Pkcs11(PinIncorrect | PinInvalid | PinLenRange | PinExpired | PinLocked, _) => {
+            AdminError::PinRefused(error)
+        }
+        error => error.into(),
     }
 }

@@ -1,0 +1,72 @@
+//! The command line: one file per group of verbs.
+//!
+//! stdout is for data, stderr for talk. A failure is `error:` lines, each with its `hint:` lines,
+//! and an exit code of [`Exit`].
+
+mod config;
+mod failure;
+mod keys;
+mod serve;
+mod startup;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use failure::{Exit, Failure};
+
+/// External key store (XKS) proxy between AWS KMS and your own PKCS#11 HSM.
+#[derive(Debug, Parser)]
+#[command(name = "xksd", version, subcommand_required = true, arg_required_else_help = false)]
+#[command(after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 64 wrong command line, 69 HSM cannot be reached, 70 internal \
+    error, 71 refused by the operating system, 73 cannot be created, 74 output cannot be written, \
+    77 PIN refused, 78 configuration.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve AWS KMS until SIGTERM or SIGINT
+    Serve(serve::Serve),
+    /// Check a configuration, or print one to start from
+    #[command(subcommand)]
+    Config(config::Config),
+    /// Make and list the keys of an HSM token
+    #[command(subcommand)]
+    Keys(keys::Keys),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// Configuration file
+    #[arg(long = "config", value_name = "FILE", env = "XKSD_CONFIG")]
+    #[arg(default_value = "/etc/xksd/xksd.toml")]
+    path: PathBuf,
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::try_parse() {
+        Ok(cli) => run(cli.command),
+        // `--help` and `--version` are data.
+        Err(error) if !error.use_stderr() => {
+            failure::print(&error.render().to_string()).map(|()| ExitCode::SUCCESS)
+        }
+        Err(error) => Err(Failure::usage(&error)),
+    };
+    outcome.unwrap_or_else(|failure| failure.report())
+}
+
+fn run(command: Command) -> Result<ExitCode, Failure> {
+    match command {
+        Command::Serve(serve) => serve.run(),
+        Command::Config(config) => config.run(),
+        Command::Keys(keys) => keys.run(),
+    }
+}

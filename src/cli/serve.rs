@@ -1,0 +1,61 @@
+//! `xksd serve`
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::startup::configuration_for_modules;
+use super::{ConfigFile, Exit, Failure};
+use crate::config::Config;
+use crate::daemon::{self, StartError};
+use crate::telemetry;
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+impl Serve {
+    pub(super) fn run(&self) -> Result<ExitCode, Failure> {
+        let config = configuration_for_modules(&self.config)?;
+        telemetry::start(&config.log).map_err(|error| Failure::new(Exit::Config, error))?;
+        for warning in &config.warnings {
+            tracing::warn!(warning, "the configuration could be safer");
+        }
+        let addresses = addresses(&config);
+        daemon::serve(config).map_err(|error| failure(error, &addresses))
+    }
+}
+
+/// Every address that is listened on, and the key that says so.
+fn addresses(config: &Config) -> Vec<(&'static str, SocketAddr)> {
+    let xks = config.server.listen.iter().map(|address| ("server.listen", *address));
+    let metrics = config.ops.metrics_listen.map(|address| ("ops.metrics_listen", address));
+    xks.chain([("ops.listen", config.ops.listen)]).chain(metrics).collect()
+}
+
+fn failure(error: StartError, addresses: &[(&'static str, SocketAddr)]) -> Failure {
+    match &error {
+        StartError::Bind(bind) => {
+            let key = addresses.iter().find(|(_, address)| *address == bind.address);
+            let key = key.map_or("listen", |(key, _)| key);
+            let failure = Failure::new(Exit::OsError, &error);
+            let hint = match bind.cause.kind() {
+                ErrorKind::AddrInUse => "another process listens there, another xksd perhaps",
+                ErrorKind::AddrNotAvailable => "this machine has no such address",
+                ErrorKind::PermissionDenied => {
+                    "ports below 1024 take the capability CAP_NET_BIND_SERVICE"
+                }
+                _ => "the address may be of a kind that this machine does not have",
+            };
+            failure.hint(hint).hint(format!("the setting is {key}"))
+        }
+        StartError::Tls(_) | StartError::Keystores(_) => {
+            Failure::new(Exit::Config, &error).hint("`xksd config check` names every fault")
+        }
+        StartError::System(_) => Failure::new(Exit::OsError, &error),
+    }
+}

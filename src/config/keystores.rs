@@ -1,0 +1,120 @@
+//! The sections `keystores.NAME`.
+
+use std::collections::BTreeMap;
+
+use super::parse::flag;
+use super::reader::{Section, Shape, Wrong, parsed};
+use super::secrets::secret;
+use crate::keystore::{KeyRule, Settings};
+use crate::names::{AccessKeyId, KeystoreName, PathPrefix, Region, TokenName};
+use crate::sigv4::{Credentials, SecretAccessKey};
+
+/// What no two key stores may have in common, and where it was seen first.
+#[derive(Debug, Default)]
+struct Seen {
+    prefixes: BTreeMap<PathPrefix, String>,
+    access_key_ids: BTreeMap<AccessKeyId, String>,
+}
+
+/// Reads all of `keystores`; those at fault are left out.
+pub(super) fn keystores(root: &mut Section<'_>, tokens: &[String]) -> Vec<Settings> {
+    let sections = root.named("keystores");
+    if sections.is_empty() {
+        let wrong = Wrong::from("is missing: there must be at least one [keystores.NAME]");
+        root.fault("keystores", None, wrong);
+    }
+    let mut seen = Seen::default();
+    let read = |(name, mut section): (String, Section<'_>)| {
+        let parsed = name.parse::<KeystoreName>();
+        if let Err(error) = &parsed {
+            section.report.fault(&format!("keystores.{name}"), None, error.into());
+        }
+        keystore(parsed.ok(), &name, &mut section, tokens, &mut seen)
+    };
+    sections.into_iter().filter_map(read).collect()
+}
+
+fn keystore(
+    name: Option<KeystoreName>,
+    name_text: &str,
+    section: &mut Section<'_>,
+    tokens: &[String],
+    seen: &mut Seen,
+) -> Option<Settings> {
+    let prefix = section.required("prefix", Shape::Text, |text| {
+        let prefix: PathPrefix = text.parse().map_err(|error| {
+            Wrong::from(error).hint("it is what stands before /kms/xks/v1; \"\" for nothing")
+        })?;
+        match seen.prefixes.insert(prefix.clone(), name_text.to_owned()) {
+            None => Ok(prefix),
+            Some(other) => Err(format!("is the prefix of key store `{other}` as well").into()),
+        }
+    });
+    let regions = section.required_list("regions", parsed::<Region>);
+    let token = section.required("token", Shape::Text, |text| {
+        if !tokens.iter().any(|token| token == text) {
+            let mut known: Vec<&str> = tokens.iter().map(String::as_str).collect();
+            known.sort_unstable();
+            let wrong = Wrong::from(format!("there is no [tokens.{text}]"));
+            return Err(if known.is_empty() {
+                wrong
+            } else {
+                wrong.hint(format!("tokens: {}", known.join(", ")))
+            });
+        }
+        parsed::<TokenName>(text)
+    });
+    let keys = section.required_list("keys", parsed::<KeyRule>);
+    let enabled = section.or("enabled", "true", Shape::Flag, flag);
+    let credentials = credentials(name_text, section, seen);
+    Some(Settings {
+        name: name?,
+        prefix: prefix?,
+        enabled: enabled?,
+        regions: regions?,
+        credentials: credentials?,
+        keys: keys?,
+        token: token?,
+    })
+}
+
+/// At least one credential; an access key id names one secret over the whole proxy (P-14).
+fn credentials(name: &str, section: &mut Section<'_>, seen: &mut Seen) -> Option<Credentials> {
+    let is_there = section.has("credentials");
+    let sections = section.sections("credentials");
+    if sections.is_empty() && !is_there {
+        let wrong = Wrong::from("is missing: nobody could sign a request");
+        let hint = format!("add [[keystores.{name}.credentials]] with access_key_id and secret");
+        section.fault("credentials", None, wrong.hint(hint));
+    } else if sections.is_empty() {
+        section.fault("credentials", None, "must hold at least one");
+    }
+    let wanted = sections.len();
+    let mut pairs = Vec::with_capacity(wanted);
+    for mut section in sections {
+        // Not shown if it is at fault: it may be the secret, put in the wrong place.
+        let id = section.required("access_key_id", Shape::Hidden, |text| {
+            let id: AccessKeyId = text.parse()?;
+            match seen.access_key_ids.insert(id.clone(), name.to_owned()) {
+                None => Ok(id),
+                Some(other) => {
+                    let problem = format!("{id} is there twice, first in key store `{other}`");
+                    Err(Wrong::from(problem)
+                        .hint("an id names one secret over the whole proxy (P-14)"))
+                }
+            }
+        });
+        let secret = secret(&mut section, "secret").and_then(|secret| {
+            let wrong = |error| {
+                let hint = "43 characters of Base64 hold the 256 bits that P-14 asks for";
+                section.fault("secret", None, Wrong::from(error).hint(hint));
+            };
+            SecretAccessKey::new(secret).map_err(wrong).ok()
+        });
+        pairs.extend(id.zip(secret));
+    }
+    if wanted == 0 || pairs.len() < wanted {
+        return None;
+    }
+    Some(Credentials::new(pairs).expect("neither empty nor twice the same id, as checked above"))
+}

@@ -1,0 +1,135 @@
+//! Secrets, wherever they are kept: file, systemd credential, environment, or inline.
+//!
+//! No fault shows any of one. What is kept inline passes through the memory of the TOML parser,
+//! which is not wiped: one more reason for the warning.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use config::ValueKind;
+use zeroize::Zeroize;
+
+use super::parse::alternatives;
+use super::reader::{Report, Section, Shape, Wrong};
+use crate::secret::Secret;
+
+/// Where a secret can be kept.
+const PLACES: [&str; 4] = ["file", "credential", "env", "inline"];
+
+/// Where systemd puts the credentials of a service.
+const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
+/// Reads the secret that `key` tells the place of; it must be there.
+pub(super) fn secret(section: &mut Section<'_>, key: &'static str) -> Option<Secret<String>> {
+    let path = section.path(key);
+    if !section.has(key) {
+        let wrong = Wrong::from(format!("is missing; it takes {}", forms()));
+        section.optional(key, Shape::Hidden, |_| Ok(()))?;
+        section.fault(key, None, wrong);
+        return None;
+    }
+    let mut place = match section.take(key, None).map(|value| value.kind) {
+        Some(ValueKind::String(text)) => return inline(section.report, &path, text),
+        Some(ValueKind::Table(place)) => place,
+        _ => {
+            section.fault(key, None, format!("must be {}", forms()));
+            return None;
+        }
+    };
+    // A variable that names another place replaces the file's, which stands beside it here.
+    let is_override = |name: &String| section.report.is_override(&format!("{path}.{name}"));
+    if place.keys().any(is_override) {
+        place.retain(|name, _| is_override(name));
+    }
+    let mut entries = place.into_iter();
+    let (Some((name, value)), None) = (entries.next(), entries.next()) else {
+        section.fault(key, None, format!("must be {}, and only one of them", forms()));
+        return None;
+    };
+    let ValueKind::String(value) = value.kind else {
+        section.fault(key, None, format!("`{name}` must be a string, in quotes"));
+        return None;
+    };
+    let report = section.report;
+    let read = match name.as_str() {
+        "inline" => return inline(report, &path, value),
+        "file" => {
+            let file = report.path(&value);
+            let read = from_file(&file);
+            if read.is_ok() {
+                warn_if_readable(report, &path, &file);
+            }
+            read
+        }
+        "credential" => from_credential(report, &value),
+        "env" => from_environment(report, &value),
+        _ => Err(Wrong::from(format!("has no place `{name}`; it takes {}", forms()))),
+    };
+    read.and_then(filled).map_err(|wrong| report.fault(&path, None, wrong)).ok()
+}
+
+/// Warns if others than the owner can read what only the owner should.
+pub(super) fn warn_if_readable(report: &Report, key: &str, file: &Path) {
+    let mode = fs::metadata(file).map(|metadata| metadata.permissions().mode()).unwrap_or(0);
+    if mode & 0o044 != 0 {
+        let (file, mode) = (file.display(), mode & 0o777);
+        report.warn(key, format!("others than its owner can read `{file}` (mode {mode:03o})"));
+    }
+}
+
+fn forms() -> String {
+    let forms = PLACES.map(|place| format!("{{ {place} = \"...\" }}"));
+    alternatives(&forms.each_ref().map(String::as_str))
+}
+
+fn inline(report: &Report, key: &str, text: String) -> Option<Secret<String>> {
+    let hint = "keep it in a file of its own instead: { file = \"...\" }";
+    report.warn(key, format!("a secret stands in plain sight; {hint}"));
+    filled(Secret::new(text)).map_err(|wrong| report.fault(key, None, wrong)).ok()
+}
+
+fn filled(secret: Secret<String>) -> Result<Secret<String>, Wrong> {
+    if secret.expose().is_empty() { Err("is empty".into()) } else { Ok(secret) }
+}
+
+/// The whole file, but for one line end.
+fn from_file(file: &Path) -> Result<Secret<String>, Wrong> {
+    let read = fs::read(file);
+    let bytes = read.map_err(|error| format!("cannot read `{}`: {error}", file.display()))?;
+    let mut text = String::from_utf8(bytes).map_err(|error| {
+        error.into_bytes().zeroize();
+        format!("`{}` is not UTF-8 text", file.display())
+    })?;
+    if text.ends_with('\n') {
+        text.pop();
+    }
+    Ok(Secret::new(text))
+}
+
+fn from_credential(report: &Report, name: &str) -> Result<Secret<String>, Wrong> {
+    let Some(directory) = report.environment.get(CREDENTIALS_DIRECTORY) else {
+        let wrong = Wrong::from(format!(
+            "takes the systemd credential `{name}`, and {CREDENTIALS_DIRECTORY} is not set"
+        ));
+        return Err(wrong.hint(format!("the unit needs LoadCredential={name}:/path/of/the/secret")));
+    };
+    if name.is_empty() || name.contains('/') {
+        return Err("`credential` must be the name of a credential, without slashes".into());
+    }
+    from_file(&PathBuf::from(directory).join(name))
+}
+
+fn from_environment(report: &Report, name: &str) -> Result<Secret<String>, Wrong> {
+    // What is no name may be the secret itself, put here by mistake: it is not shown.
+    let is_name = !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_');
+    match report.environment.get(name) {
+        Some(value) => Ok(Secret::new(value.clone())),
+        None if is_name => Err(format!("the environment variable `{name}` is not set").into()),
+        None => {
+            let wrong = Wrong::from("`env` must name an environment variable that is set");
+            Err(wrong.hint("it takes the variable's name, not the secret"))
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The sections `tokens.NAME`.
+
+use std::collections::BTreeMap;
+
+use super::Token;
+use super::parse::{duration_within, filled, number_within};
+use super::reader::{Section, Shape, Wrong};
+use super::secrets::secret;
+use crate::hsm::pkcs11::TokenSelector;
+use crate::hsm::token;
+use crate::names::TokenName;
+
+/// Every token, and what its module wants of the environment.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    /// Those that are without fault.
+    pub(super) tokens: BTreeMap<TokenName, Token>,
+    /// The names of all, with and without fault.
+    pub(super) names: Vec<String>,
+    /// All variables for modules.
+    pub(super) environment: BTreeMap<String, String>,
+}
+
+/// Reads all of `tokens`.
+pub(super) fn tokens(root: &mut Section<'_>) -> Tokens {
+    let sections = root.named("tokens");
+    if sections.is_empty() {
+        let wrong = Wrong::from("is missing: there must be at least one [tokens.NAME]");
+        root.fault("tokens", None, wrong);
+    }
+    let names = sections.iter().map(|(name, _)| name.clone()).collect();
+    let mut all = Tokens { tokens: BTreeMap::new(), names, environment: BTreeMap::new() };
+    // Which token a variable came from.
+    let mut owners: BTreeMap<String, String> = BTreeMap::new();
+    for (name, mut section) in sections {
+        let token_name = name.parse::<TokenName>();
+        if let Err(error) = &token_name {
+            section.report.fault(&root.path(&format!("tokens.{name}")), None, error.into());
+        }
+        for (variable, value) in environment(&mut section) {
+            let key = format!("environment.{variable}");
+            match all.environment.get(&variable) {
+                Some(other) if *other != value => {
+                    let owner = &owners[&variable];
+                    let problem = format!("has another value in [tokens.{owner}.environment]");
+                    let hint = "modules share one process, and thereby one environment";
+                    section.fault(&key, None, Wrong::from(problem).hint(hint));
+                }
+                Some(_) => {}
+                None => {
+                    owners.insert(variable.clone(), name.clone());
+                    all.environment.insert(variable, value);
+                }
+            }
+        }
+        if let (Some(token), Ok(name)) = (token(&mut section), token_name) {
+            all.tokens.insert(name, token);
+        }
+    }
+    all
+}
+
+fn token(section: &mut Section<'_>) -> Option<Token> {
+    let report = section.report;
+    let module = section.required("module", Shape::Text, |text| {
+        let module = report.path(&filled(text)?);
+        match std::fs::metadata(&module) {
+            Ok(metadata) if metadata.is_file() => Ok(module),
+            Ok(_) => Err(format!("`{}` is not a file", module.display()).into()),
+            Err(error) => Err(format!("`{}`: {error}", module.display()).into()),
+        }
+    });
+    let label = section.optional("label", Shape::Text, filled);
+    let serial = section.optional("serial", Shape::Text, filled);
+    let selector = match (label, serial) {
+        (Some(Some(label)), Some(None)) => Some(TokenSelector::Label(label)),
+        (Some(None), Some(Some(serial))) => Some(TokenSelector::Serial(serial)),
+        (Some(Some(_)), Some(Some(_))) => {
+            let wrong = Wrong::from("cannot stand beside `label`: one of them chooses the token");
+            section.fault("serial", None, wrong);
+            None
+        }
+        (Some(None), Some(None)) => {
+            let wrong = Wrong::from("is missing: `label` or `serial` chooses the token");
+            section.fault("label", None, wrong.hint("`pkcs11-tool --module ... -L` lists both"));
+            None
+        }
+        _ => None,
+    };
+    let pin = secret(section, "pin");
+    let sessions = section.or("sessions", "8", Shape::Number, number_within(1..=1024));
+    let queue = section.or("queue", "128", Shape::Number, number_within(1..=100_000));
+    let interval = duration_within("100ms", "10m");
+    let catalogue_interval = section.or("catalogue_interval", "5s", Shape::Text, interval);
+    let probe_interval = section.or("probe_interval", "5s", Shape::Text, |text| {
+        duration_within("100ms", "30s")(text)
+            .map_err(|wrong| wrong.hint("what KMS is told of health is never older than a minute"))
+    });
+    Some(Token {
+        module: module?,
+        selector: selector?,
+        pin: pin?,
+        settings: token::Settings {
+            sessions: sessions?,
+            queue: queue?,
+            catalogue_interval: catalogue_interval?,
+            probe_interval: probe_interval?,
+        },
+    })
+}
+
+/// The variables that the module reads.
+fn environment(section: &mut Section<'_>) -> BTreeMap<String, String> {
+    let mut section = section.section("environment");
+    // A module may read a password so.
+    let mut variables = section.all(Shape::Hidden);
+    variables.retain(|name, value| {
+        let problem = if name.is_empty() || name.contains(['=', '\0']) {
+            "is no name of an environment variable"
+        } else if name.starts_with("XKSD_") {
+            "is for xksd itself, not for a module"
+        } else if value.contains('\0') {
+            "cannot hold a NUL"
+        } else {
+            return true;
+        };
+        section.fault(name, None, problem);
+        false
+    });
+    variables
+}
