@@ -25,6 +25,7 @@ run:
 test-setup:
 	@softhsm-setup/install-packages.sh --for test
 	cargo fetch --locked
+	cargo fetch --locked --manifest-path tests/fuzz/Cargo.toml
 	if [[ ! -x $(TEST_PYTHON) ]]; then python3 -m venv '$(TARGET_DIR)/python'; fi
 	'$(TEST_PYTHON)' -m pip install --quiet --disable-pip-version-check --require-hashes \
 		-r tests/python-requirements.txt

@@ -290,7 +290,6 @@ for id in "${all_keys[@]}"; do
     ! grep -Eq "\"(id|key|key_id|external_key_id)\" *: *\"${id//./\\.}\"" <<<"$present" || continue
     keys_of_xksd create "$id" --token softhsm --usage "${usages[$id]}" >/dev/null ||
         fail "$EXIT_SOFTWARE" "\`$xksd keys create $id\` failed" 'what it said is above'
-    say "made the key $id (usage ${usages[$id]})"
 done
 
 # --- for clients --------------------------------------------------------------------------------

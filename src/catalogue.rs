@@ -18,10 +18,12 @@ use crate::names::ExternalKeyId;
 pub struct Catalogue {
     keys: HashMap<ExternalKeyId, Result<Arc<Key>, KeyFault>>,
     started: Instant,
+    unread: usize,
 }
 
 impl Catalogue {
-    /// Looks a key up. `None`: no object of the token bears this label.
+    /// Looks a key up. `None`: no object of the token bears this label, unless one of those that
+    /// could not be read does ([`Catalogue::unread`]).
     pub fn find(&self, id: &ExternalKeyId) -> Option<Result<Arc<Key>, KeyFault>> {
         self.keys.get(id).cloned()
     }
@@ -29,6 +31,12 @@ impl Catalogue {
     /// When reading it began: what was in the token before is in here.
     pub fn started(&self) -> Instant {
         self.started
+    }
+
+    /// How many objects the token refused to describe. While there are any, that a label was not
+    /// found does not prove that there is no such key.
+    pub fn unread(&self) -> usize {
+        self.unread
     }
 
     /// How many external keys there are.
@@ -52,19 +60,30 @@ impl Catalogue {
     }
 }
 
+/// After this many readings everything is read in full again: an object may have been destroyed and
+/// another of the same label and id, but of another kind, been given its number.
+pub const FULL_EVERY: u32 = 64;
+
 /// Reads a token again and again, in full only what it has not seen before.
 #[derive(Debug, Default)]
 pub struct Reader {
     known: HashMap<ObjectHandle, KeyAttributes>,
+    readings: u32,
 }
 
 impl Reader {
     /// Reads all keys of the token.
     ///
     /// # Errors
-    /// A fault of the session: then nothing is known, and the snapshot before stays.
+    /// A fault of the session: then nothing is known, and the snapshot before stays. One object
+    /// that the token refuses to describe costs no more than itself.
     pub fn read(&mut self, session: &mut dyn Session) -> Result<Catalogue, Fault> {
         let started = Instant::now();
+        self.readings = self.readings.wrapping_add(1);
+        if self.readings.is_multiple_of(FULL_EVERY) {
+            self.known.clear();
+        }
+        let mut unread = Vec::new();
         let mut seen = HashMap::with_capacity(self.known.len());
         let mut versions: HashMap<ExternalKeyId, Vec<Version>> = HashMap::new();
         for object in session.objects()? {
@@ -72,6 +91,12 @@ impl Reader {
                 Ok(attributes) => attributes,
                 // Destroyed by somebody since it was found.
                 Err(Fault { kind: FaultKind::HandleStale, .. }) => continue,
+                // About this object, if others can be read: tokens fail so on attributes that
+                // they do not understand, and an administrator may have set such a one.
+                Err(fault) if matches!(fault.kind, FaultKind::Ambiguous | FaultKind::Bug) => {
+                    unread.push(fault);
+                    continue;
+                }
                 Err(fault) => return Err(fault),
             };
             // A label that is no external key id can't be asked for.
@@ -81,12 +106,15 @@ impl Reader {
             }
             seen.insert(object, attributes);
         }
+        if let (Some(fault), true) = (unread.first(), seen.is_empty()) {
+            return Err(*fault);
+        }
         self.known = seen;
         let keys = versions
             .into_iter()
             .map(|(id, versions)| (id.clone(), Key::new(id, versions).map(Arc::new)))
             .collect();
-        Ok(Catalogue { keys, started })
+        Ok(Catalogue { keys, started, unread: unread.len() })
     }
 
     /// Label and id are read each time: they can be changed, and a token may give the number of a

@@ -1,7 +1,44 @@
 //! xksd: the daemon between AWS KMS and a company's own HSM.
+//!
+//! AWS KMS can keep its keys outside AWS, in an *external key store* (XKS). It then sends each
+//! Encrypt, Decrypt, GetKeyMetadata and GetHealthStatus over HTTPS, signed with SigV4, to a proxy
+//! beside the HSM. This library is that proxy; the binary only hands the command line to `cli`.
+//!
+//! # The way of a request
+//!
+//! 1. [`server::listener`] accepts the connection, and [`server::http`] reads head and body within
+//!    their bounds.
+//! 2. [`server::pipeline`] is the way on, in one function: [`wire::route`] reads the path, which
+//!    chooses the [`keystore`]; [`sigv4`] verifies the signature against that key store's
+//!    credentials and gives a [`sigv4::Verified`]; [`wire::request`] parses the body;
+//!    [`keystore::Keystore::permit`] gives a [`keystore::Permit`] for the key's name.
+//! 3. [`operations`] looks the key up in the [`catalogue`], makes it an
+//!    [`keystore::AuthorizedKey`], and asks the [`hsm::token`] to encrypt or decrypt with it.
+//! 4. A [`hsm::worker`] takes the job from the token's queue, on a thread that owns one session,
+//!    and makes two C calls through [`hsm::pkcs11`].
+//! 5. [`wire::response`] writes the answer. A failure anywhere is turned into an error of the
+//!    protocol by [`server::rescue`], and [`server::record`] writes down what happened.
+//!
+//! Beside the requests, a [`hsm::steward`] per token connects, reads the catalogue and probes.
+//!
+//! # Layers
+//!
+//! Each module uses only modules of its own layer and of those below; a test holds this.
+//!
+//! | layer | modules |
+//! |---|---|
+//! | 5 process | [`daemon`], `cli`, [`config`], [`telemetry`] |
+//! | 4 compose | [`server`] |
+//! | 3 act | [`operations`], [`catalogue`], [`tls`], [`metrics`], [`hsm::token`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::pkcs11`] |
+//! | 2 decide | [`keystore`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`] |
+//! | 1 protocol | [`wire`], [`sigv4`] |
+//! | 0 words | [`names`], [`secret`], [`clock`] |
+//!
+//! The numbered rules in comments (`P-42`) are those of `docs/conformance.md`.
 
 pub mod catalogue;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;

@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::catalogue::Catalogue;
 use crate::clock::Deadline;
 use crate::hsm::backend::Sealed;
 use crate::hsm::fault::FaultKind;
@@ -16,7 +17,7 @@ use crate::keystore::{AuthorizedKey, Permit, Refused, WriteCheck};
 use crate::names::KeyVersion;
 use crate::secret::Plaintext;
 use crate::wire::aad::{FrameError, frame};
-use crate::wire::cdiv::{Cdiv, CdivInput};
+use crate::wire::cdiv::CdivInput;
 use crate::wire::ciphertext_metadata::CiphertextMetadata;
 use crate::wire::gcm::{Iv, Tag};
 use crate::wire::health::{Ekm, EkmFleet, HealthResponse, HealthStatus};
@@ -38,6 +39,10 @@ pub enum OperationError {
     /// The token holds no key of this id.
     #[error("the token holds no key with this label")]
     KeyNotFound,
+    /// No key of this id was found among those that the token describes, and it refuses to
+    /// describe all of them: that it holds none is not proved.
+    #[error("the token does not describe all of its keys, and this one is not among the others")]
+    Undescribed,
     /// Objects of the token bear the label, and are no usable key.
     #[error("{0}")]
     Key(#[from] KeyFault),
@@ -173,7 +178,7 @@ async fn encrypt_once(
             (ciphertext, Some(cdiv))
         }
     };
-    Ok(response(ciphertext, iv, tag, metadata, cdiv))
+    Ok(EncryptResponse { ciphertext, iv, tag, ciphertext_metadata: metadata, cdiv })
 }
 
 /// Decrypts what is about to be sent, and compares it with what was asked for (P-43).
@@ -199,18 +204,8 @@ async fn prove(
         call.token.metrics().write_check_failed();
         return Err(OperationError::CheckFailed);
     }
-    // The very bytes that were decrypted are the ones that are sent.
-    Ok(Arc::into_inner(opening).map_or_else(Vec::new, |opening| opening.ciphertext))
-}
-
-fn response(
-    ciphertext: Vec<u8>,
-    iv: Iv,
-    tag: Tag,
-    ciphertext_metadata: CiphertextMetadata,
-    cdiv: Option<Cdiv>,
-) -> EncryptResponse {
-    EncryptResponse { ciphertext, iv, tag, ciphertext_metadata, cdiv }
+    // What was decrypted is what is sent. The worker may still hold its share of it.
+    Ok(Arc::try_unwrap(opening).map_or_else(|shared| shared.ciphertext.clone(), |o| o.ciphertext))
 }
 
 /// Decrypt (P-50, P-51).
@@ -280,7 +275,7 @@ impl Call<'_> {
             return Ok(key);
         }
         let catalogue = self.token.catalogue_since(known_since, self.deadline).await?;
-        Ok(catalogue.find(permit.id()).ok_or(OperationError::KeyNotFound)??)
+        find(&catalogue, permit)
     }
 
     /// The version that made a ciphertext; one that is not known may have been made since.
@@ -296,8 +291,7 @@ impl Call<'_> {
             answer => return Ok(answer?),
         }
         let catalogue = self.token.catalogue_since(self.arrived, self.deadline).await?;
-        let key = catalogue.find(permit.id()).ok_or(OperationError::KeyNotFound)??;
-        Ok(permit.to_decrypt(&key, version, object_id)?)
+        Ok(permit.to_decrypt(&*find(&catalogue, permit)?, version, object_id)?)
     }
 
     /// Adds a job's times to the record.
@@ -305,6 +299,15 @@ impl Call<'_> {
         self.trace.queued += timed.queued;
         self.trace.hsm += timed.hsm;
         timed.value
+    }
+}
+
+/// Looks a key up in a reading that may have the last word.
+fn find(catalogue: &Catalogue, permit: Permit<'_>) -> Result<Arc<Key>, OperationError> {
+    match catalogue.find(permit.id()) {
+        Some(key) => Ok(key?),
+        None if catalogue.unread() > 0 => Err(OperationError::Undescribed),
+        None => Err(OperationError::KeyNotFound),
     }
 }
 

@@ -107,8 +107,8 @@ impl Create {
             .and_then(|admin| admin.create(&self.id, self.usage.0));
         let state = created.map_err(|error| admin_failure(&error, name))?;
         let KeyUsage(NewKeyUsage { encrypt, decrypt }) = self.usage;
+        let usage = Usage { encrypt, decrypt, ..Usage::default() };
         if self.json {
-            let usage = Usage { encrypt, decrypt, ..Usage::default() };
             let key = json!({
                 "id": self.id.as_str(),
                 "token": name.as_str(),
@@ -119,7 +119,8 @@ impl Create {
             });
             return print(&format!("{key:#}\n"));
         }
-        say(&format!("created AES-256 key `{}` in token `{name}`", self.id));
+        let usage = usage_words(usage);
+        say(&format!("made the AES-256 key `{}` in token `{name}` (usage {usage})", self.id));
         Ok(())
     }
 }
@@ -243,6 +244,13 @@ fn usages(usage: Usage) -> Vec<&'static str> {
     all.into_iter().filter_map(|(may, word)| may.then_some(word)).collect()
 }
 
+fn usage_words(usage: Usage) -> String {
+    match usages(usage).join(",") {
+        nothing if nothing.is_empty() => "none".to_owned(),
+        words => words,
+    }
+}
+
 fn in_json(id: &ExternalKeyId, token: &TokenName, key: &Listed) -> Value {
     let (id, token) = (id.as_str(), token.as_str());
     let key = match key {
@@ -283,10 +291,7 @@ fn in_text(id: &ExternalKeyId, token: &TokenName, key: &Listed) -> String {
         Ok(key) => {
             let newest = key.newest();
             let (version, spec) = (newest.version.to_string(), spec(&newest.kind));
-            let usage = match usages(newest.usage).join(",") {
-                none if none.is_empty() => "none".to_owned(),
-                usage => usage,
-            };
+            let usage = usage_words(newest.usage);
             (newest.status.as_str(), format!("v{version} {spec} {usage}"))
         }
     };

@@ -3,6 +3,7 @@
 //! stdout is for data, stderr for talk. A failure is `error:` lines, each with its `hint:` lines,
 //! and an exit code of [`Exit`].
 
+mod bench;
 mod config;
 mod failure;
 mod keys;
@@ -39,6 +40,8 @@ enum Command {
     /// Make and list the keys of an HSM token
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Measure how fast a proxy answers, ours or another
+    Bench(Box<bench::Bench>),
 }
 
 /// Where the configuration is.
@@ -68,5 +71,6 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(serve) => serve.run(),
         Command::Config(config) => config.run(),
         Command::Keys(keys) => keys.run(),
+        Command::Bench(bench) => bench.run(),
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::parse::flag;
-use super::reader::{Section, Shape, Wrong, parsed};
+use super::reader::{Section, Shape, parsed};
+use super::report::Wrong;
 use super::secrets::secret;
 use crate::keystore::{KeyRule, Settings};
 use crate::names::{AccessKeyId, KeystoreName, PathPrefix, Region, TokenName};
@@ -19,10 +20,6 @@ struct Seen {
 /// Reads all of `keystores`; those at fault are left out.
 pub(super) fn keystores(root: &mut Section<'_>, tokens: &[String]) -> Vec<Settings> {
     let sections = root.named("keystores");
-    if sections.is_empty() {
-        let wrong = Wrong::from("is missing: there must be at least one [keystores.NAME]");
-        root.fault("keystores", None, wrong);
-    }
     let mut seen = Seen::default();
     let read = |(name, mut section): (String, Section<'_>)| {
         let parsed = name.parse::<KeystoreName>();
@@ -80,15 +77,7 @@ fn keystore(
 
 /// At least one credential; an access key id names one secret over the whole proxy (P-14).
 fn credentials(name: &str, section: &mut Section<'_>, seen: &mut Seen) -> Option<Credentials> {
-    let is_there = section.has("credentials");
-    let sections = section.sections("credentials");
-    if sections.is_empty() && !is_there {
-        let wrong = Wrong::from("is missing: nobody could sign a request");
-        let hint = format!("add [[keystores.{name}.credentials]] with access_key_id and secret");
-        section.fault("credentials", None, wrong.hint(hint));
-    } else if sections.is_empty() {
-        section.fault("credentials", None, "must hold at least one");
-    }
+    let sections = section.required_sections("credentials", "access_key_id and secret")?;
     let wanted = sections.len();
     let mut pairs = Vec::with_capacity(wanted);
     for mut section in sections {
@@ -113,7 +102,7 @@ fn credentials(name: &str, section: &mut Section<'_>, seen: &mut Seen) -> Option
         });
         pairs.extend(id.zip(secret));
     }
-    if wanted == 0 || pairs.len() < wanted {
+    if pairs.len() < wanted {
         return None;
     }
     Some(Credentials::new(pairs).expect("neither empty nor twice the same id, as checked above"))

@@ -1,18 +1,22 @@
 //! The configuration: what a file and the environment say, as the settings of every component.
 //!
-//! [`load`] reads the file and the overrides as one tree of values ([`source`]), takes it apart
-//! section by section ([`server`], [`tokens`], [`keystores`]) through a [`reader`] that collects
-//! every fault, and gives a [`Config`] that is valid as a whole, or all [`ConfigErrors`].
+//! [`load`] reads the file and the overrides as one tree of values (`source`), takes it apart
+//! section by section (`server`, `tokens`, `keystores`) through a `reader` that collects
+//! every fault in a `report`, and gives a [`Config`] that is valid as a whole, or all [`ConfigErrors`].
 //! Each key is read at one place, and there its default stands, written as in the file.
 
 mod fault;
 mod keystores;
 mod parse;
 mod reader;
+mod report;
 mod secrets;
 mod server;
 mod source;
 mod tokens;
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,10 +26,8 @@ use std::time::Duration;
 
 pub use fault::{ConfigErrors, Fault, Origin};
 
-/// A configuration with every key, its meaning and its default.
-pub const TEMPLATE: &str = include_str!("template.toml");
-
-use reader::{Report, Section, Shape, Wrong};
+use reader::{Section, Shape};
+use report::{Report, Wrong};
 
 use crate::hsm::pkcs11::TokenSelector;
 use crate::hsm::token;
@@ -34,6 +36,9 @@ use crate::names::TokenName;
 use crate::secret::Secret;
 use crate::server::listener;
 use crate::{telemetry, tls};
+
+/// A configuration with every key, its meaning and its default.
+pub const TEMPLATE: &str = include_str!("template.toml");
 
 /// Everything that can be configured, valid as a whole.
 #[derive(Debug)]
@@ -116,8 +121,7 @@ pub fn load(
     environment: impl Iterator<Item = (String, String)>,
 ) -> Result<Config, ConfigErrors> {
     let environment = environment.collect();
-    let tree = source::read(path, &environment)
-        .map_err(|fault| ConfigErrors { faults: vec![fault], warnings: Vec::new() })?;
+    let tree = source::read(path, &environment)?;
     let report = Report::new(path, tree.variables, environment);
     let config = read(&report, tree.values);
     let (faults, warnings) = report.into_parts();

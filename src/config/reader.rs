@@ -3,51 +3,14 @@
 //! Nothing ends at the first fault: a value that can't be read is `None`, its fault is in the
 //! [`Report`], and reading goes on. What nobody took from a [`Section`] is an unknown key.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use config::{Value, ValueKind};
 
-use super::fault::{Fault, Origin};
-
-/// What all sections of one configuration share.
-#[derive(Debug)]
-pub(super) struct Report {
-    file: PathBuf,
-    /// Variable by the key path that it overrides.
-    variables: BTreeMap<String, String>,
-    /// The environment of the process.
-    pub(super) environment: BTreeMap<String, String>,
-    faults: RefCell<Vec<Fault>>,
-    warnings: RefCell<Vec<String>>,
-    /// Every key that was asked for, and its default.
-    asked: RefCell<BTreeMap<String, Option<&'static str>>>,
-}
-
-/// Why a text is not what a key takes.
-#[derive(Debug)]
-pub(super) struct Wrong {
-    /// What is wrong, and what is allowed.
-    pub(super) problem: String,
-    /// What to do about it.
-    pub(super) hint: Option<String>,
-}
-
-impl<E: Display> From<E> for Wrong {
-    fn from(error: E) -> Self {
-        Self { problem: error.to_string(), hint: None }
-    }
-}
-
-impl Wrong {
-    /// Says as well what to do about it.
-    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
-        Self { hint: Some(hint.into()), ..self }
-    }
-}
+use super::report::{Report, Wrong};
 
 /// What a key takes in TOML. An environment variable can only hold text, which is read alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,61 +23,6 @@ pub(super) enum Shape {
     Number,
     /// `true` or `false`.
     Flag,
-}
-
-impl Report {
-    pub(super) fn new(
-        file: &Path,
-        variables: BTreeMap<String, String>,
-        environment: BTreeMap<String, String>,
-    ) -> Self {
-        let file = file.to_owned();
-        let (faults, warnings, asked) = Default::default();
-        Self { file, variables, environment, faults, warnings, asked }
-    }
-
-    /// Records a fault of a key.
-    pub(super) fn fault(&self, key: &str, value: Option<String>, wrong: Wrong) {
-        let Wrong { problem, hint } = wrong;
-        let (origin, key) = (self.origin(key), key.to_owned());
-        self.faults.borrow_mut().push(Fault { origin, key, value, problem, hint });
-    }
-
-    /// Records what is allowed and should not be.
-    pub(super) fn warn(&self, key: &str, what: impl Display) {
-        self.warnings.borrow_mut().push(format!("{}: {key}: {what}", self.origin(key)));
-    }
-
-    /// A path of the configuration: relative ones begin where the file lies.
-    pub(super) fn path(&self, path: &str) -> PathBuf {
-        self.file.parent().unwrap_or(Path::new("")).join(path)
-    }
-
-    /// Whether the value of this key came from a variable.
-    pub(super) fn is_override(&self, key: &str) -> bool {
-        matches!(self.origin(key), Origin::Variable(_))
-    }
-
-    /// Every fault and warning.
-    pub(super) fn into_parts(self) -> (Vec<Fault>, Vec<String>) {
-        (self.faults.into_inner(), self.warnings.into_inner())
-    }
-
-    /// Every key that was asked for, and its default.
-    #[cfg(test)]
-    pub(super) fn asked(&self) -> BTreeMap<String, Option<&'static str>> {
-        self.asked.borrow().clone()
-    }
-
-    /// Where the value of a key came from: the variable for it or for what it is an item of.
-    fn origin(&self, key: &str) -> Origin {
-        let whole = key.split('[').next().unwrap_or(key);
-        let variable = self.variables.get(key).or_else(|| self.variables.get(whole));
-        match variable {
-            Some(variable) => Origin::Variable(variable.clone()),
-            None => Origin::File(self.file.clone()),
-        }
-    }
 }
 
 /// A table of the configuration.
@@ -172,19 +80,20 @@ impl<'a> Section<'a> {
     ) -> Option<T> {
         let value = self.optional(key, shape, parse)?;
         if value.is_none() {
-            self.missing(key, shape);
-        }
-        value
-    }
-
-    fn missing(&self, key: &str, shape: Shape) {
-        if !self.is_closed.get() {
             let what = match shape {
                 Shape::Text | Shape::Hidden => "a string",
                 Shape::Number => "an integer",
                 Shape::Flag => "true or false",
             };
-            self.fault(key, None, format!("is missing; it takes {what}"));
+            self.missing(key, format!("is missing; it takes {what}"));
+        }
+        value
+    }
+
+    /// Records that a key is not there, unless nothing could be.
+    pub(super) fn missing(&self, key: &str, wrong: impl Into<Wrong>) {
+        if !self.is_closed.get() {
+            self.fault(key, None, wrong);
         }
     }
 
@@ -262,8 +171,8 @@ impl<'a> Section<'a> {
         }
         if is_there {
             self.fault(key, Some("[]".to_owned()), "must hold at least one");
-        } else if !self.is_closed.get() {
-            self.fault(key, None, "is missing; it takes a list of strings");
+        } else {
+            self.missing(key, "is missing; it takes a list of strings");
         }
         None
     }
@@ -274,9 +183,12 @@ impl<'a> Section<'a> {
         Section::new(self.report, self.path(key), value)
     }
 
-    /// The sections below `key`, which the operator has named.
+    /// The sections below `key`, which the operator has named; there must be one.
     pub(super) fn named(&mut self, key: &'static str) -> Vec<(String, Section<'a>)> {
         let mut names = self.section(key);
+        if names.values.is_empty() && !names.is_closed.get() {
+            self.missing(key, format!("is missing: there must be at least one [{key}.NAME]"));
+        }
         names.is_closed.set(true);
         let values = std::mem::take(&mut names.values);
         let section = |(name, value): (String, Value)| {
@@ -286,21 +198,32 @@ impl<'a> Section<'a> {
         values.into_iter().map(section).collect()
     }
 
-    /// A list of sections.
-    pub(super) fn sections(&mut self, key: &'static str) -> Vec<Section<'a>> {
+    /// A list of sections that must be there and hold something.
+    pub(super) fn required_sections(
+        &mut self,
+        key: &'static str,
+        members: &str,
+    ) -> Option<Vec<Section<'a>>> {
         let path = self.path(key);
+        let hint = format!("each begins with [[{path}]] and takes {members}");
         match self.take(key, None).map(|value| value.kind) {
-            None => Vec::new(),
+            None => {
+                self.missing(key, Wrong::from("is missing").hint(hint));
+                None
+            }
+            Some(ValueKind::Array(items)) if items.is_empty() => {
+                self.fault(key, None, Wrong::from("must hold at least one").hint(hint));
+                None
+            }
             Some(ValueKind::Array(items)) => {
                 let section = |(index, item)| {
                     Section::new(self.report, format!("{path}[{index}]"), Some(item))
                 };
-                items.into_iter().enumerate().map(section).collect()
+                Some(items.into_iter().enumerate().map(section).collect())
             }
             Some(_) => {
-                let wrong = Wrong::from("must be a list of sections");
-                self.fault(key, None, wrong.hint(format!("each begins with [[{path}]]")));
-                Vec::new()
+                self.fault(key, None, Wrong::from("must be a list of sections").hint(hint));
+                None
             }
         }
     }
@@ -323,7 +246,7 @@ impl<'a> Section<'a> {
         default: Option<&'static str>,
     ) -> Option<Value> {
         self.known.push(key);
-        self.report.asked.borrow_mut().insert(self.path(key), default);
+        self.report.note_asked(self.path(key), default);
         self.values.remove(key)
     }
 

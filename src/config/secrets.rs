@@ -11,7 +11,8 @@ use config::ValueKind;
 use zeroize::Zeroize;
 
 use super::parse::alternatives;
-use super::reader::{Report, Section, Shape, Wrong};
+use super::reader::Section;
+use super::report::{Report, Wrong};
 use crate::secret::Secret;
 
 /// Where a secret can be kept.
@@ -25,8 +26,8 @@ pub(super) fn secret(section: &mut Section<'_>, key: &'static str) -> Option<Sec
     let path = section.path(key);
     if !section.has(key) {
         let wrong = Wrong::from(format!("is missing; it takes {}", forms()));
-        section.optional(key, Shape::Hidden, |_| Ok(()))?;
-        section.fault(key, None, wrong);
+        section.take(key, None);
+        section.missing(key, wrong);
         return None;
     }
     let mut place = match section.take(key, None).map(|value| value.kind) {

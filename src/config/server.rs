@@ -5,7 +5,8 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use super::parse::{address, duration_within, flag, network, number_within};
-use super::reader::{Section, Shape, Wrong, parsed};
+use super::reader::{Section, Shape, parsed};
+use super::report::Wrong;
 use super::secrets::warn_if_readable;
 use super::{Ops, Server, Transport};
 use crate::server::listener;
@@ -61,31 +62,33 @@ fn transport(section: &mut Section<'_>, listen: Option<&[SocketAddr]>) -> Option
     const PLAIN: &str = "insecure_plain_http_on_loopback";
     let has_tls = section.has("tls");
     let plain = section.or(PLAIN, "false", Shape::Flag, flag);
-    if plain? {
-        if has_tls {
+    let mut tls = section.section("tls");
+    let settings = has_tls.then(|| tls_settings(&mut tls));
+    let exposed = || listen?.iter().find(|address| !address.ip().is_loopback());
+    match (plain?, settings) {
+        (false, Some(settings)) => settings.map(Transport::Tls),
+        (false, None) => {
+            let wrong = Wrong::from("is missing: it takes `certificate` and `private_key`");
+            let hint = format!("for a try-out on loopback without TLS: server.{PLAIN} = true");
+            section.missing("tls", wrong.hint(hint));
+            None
+        }
+        (true, Some(_)) => {
             let wrong = Wrong::from("cannot stand beside [server.tls]");
             section.fault(PLAIN, Some("true".to_owned()), wrong.hint("leave one of them out"));
-            // What is wrong in there is worth knowing all the same.
-            tls_settings(&mut section.section("tls"));
-            return None;
+            None
         }
-        section.section("tls");
-        let mut exposed = listen.unwrap_or_default().iter().filter(|a| !a.ip().is_loopback());
-        if let Some(address) = exposed.next() {
-            let wrong = Wrong::from(format!("is for loopback addresses, which {address} is not"));
-            let hint = "listen on 127.0.0.1 or [::1] only, or set up [server.tls]";
-            section.fault(PLAIN, Some("true".to_owned()), wrong.hint(hint));
-            return None;
-        }
-        return Some(Transport::PlainOnLoopback);
+        (true, None) => match exposed() {
+            None => Some(Transport::PlainOnLoopback),
+            Some(address) => {
+                let wrong =
+                    Wrong::from(format!("is for loopback addresses, and {address} is none"));
+                let hint = "listen on 127.0.0.1 or [::1] only, or set up [server.tls]";
+                section.fault(PLAIN, Some("true".to_owned()), wrong.hint(hint));
+                None
+            }
+        },
     }
-    if !has_tls {
-        let wrong = Wrong::from("is missing: it takes `certificate` and `private_key`");
-        let hint = format!("for a try-out on loopback without TLS: server.{PLAIN} = true");
-        section.fault("tls", None, wrong.hint(hint));
-        return None;
-    }
-    tls_settings(&mut section.section("tls")).map(Transport::Tls)
 }
 
 fn tls_settings(section: &mut Section<'_>) -> Option<tls::Settings> {

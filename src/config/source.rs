@@ -5,7 +5,7 @@ use std::path::Path;
 
 use config::{ConfigError, File, FileFormat, Map, Source, Value};
 
-use super::fault::{Fault, Origin};
+use super::fault::{ConfigErrors, Fault, Origin};
 
 /// What overriding variables begin with.
 const PREFIX: &str = "XKSD_";
@@ -26,17 +26,18 @@ pub(super) struct Tree {
 ///
 /// A variable is an override if its name is `XKSD_` and a key path with `__` between the levels:
 /// `XKSD_SERVER__DRAIN__DELAY`. Names without `__` are no settings.
-pub(super) fn read(path: &Path, environment: &BTreeMap<String, String>) -> Result<Tree, Fault> {
-    let fault = |problem: String, hint: Option<&str>| Fault {
-        origin: Origin::File(path.to_owned()),
-        key: String::new(),
-        value: None,
-        problem,
-        hint: hint.map(str::to_owned),
+pub(super) fn read(
+    path: &Path,
+    environment: &BTreeMap<String, String>,
+) -> Result<Tree, ConfigErrors> {
+    let errors = |problem: String, hint: &str| {
+        let (origin, hint) = (Origin::File(path.to_owned()), Some(hint.to_owned()));
+        let fault = Fault { origin, key: String::new(), value: None, problem, hint };
+        ConfigErrors { faults: vec![fault], warnings: Vec::new() }
     };
     let text = std::fs::read_to_string(path).map_err(|error| {
         let hint = "name the file by --config or XKSD_CONFIG; `xksd config template` prints one";
-        fault(format!("cannot be read: {error}"), Some(hint))
+        errors(format!("cannot be read: {error}"), hint)
     })?;
     let overrides: Vec<Override> = environment
         .iter()
@@ -47,7 +48,7 @@ pub(super) fn read(path: &Path, environment: &BTreeMap<String, String>) -> Resul
     let merged = overrides.into_iter().fold(file, |builder, o| builder.add_source(o)).build();
     let values = merged.and_then(|merged| merged.collect()).map_err(|error| {
         let hint = "a string must stand in quotes, and a key must not come twice in a section";
-        fault(syntax_error(&error), Some(hint))
+        errors(syntax_error(&error), hint)
     })?;
     Ok(Tree { values: values.into_iter().collect(), variables })
 }
@@ -103,9 +104,14 @@ fn syntax_error(error: &ConfigError) -> String {
         return "cannot be put together with the environment".to_owned();
     };
     let text = cause.to_string();
-    let position = text.lines().next().and_then(|line| line.split_once(" at "));
-    let position = position.map(|(_, position)| format!(" at {position}")).unwrap_or_default();
-    format!("is not valid TOML{position}")
+    let mut lines = text.lines();
+    match lines.next().and_then(|line| line.strip_prefix("TOML parse error at ")) {
+        // The line, quoted between two others, and then the parser's own words.
+        Some(position) => {
+            format!("is not TOML at {position}: {}", lines.nth(3).unwrap_or_default())
+        }
+        None => "is not TOML: it holds a number that is none, or one too large".to_owned(),
+    }
 }
 
 #[cfg(test)]

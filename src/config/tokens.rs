@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::Token;
 use super::parse::{duration_within, filled, number_within};
-use super::reader::{Section, Shape, Wrong};
+use super::reader::{Section, Shape};
+use super::report::Wrong;
 use super::secrets::secret;
 use crate::hsm::pkcs11::TokenSelector;
 use crate::hsm::token;
@@ -24,10 +25,6 @@ pub(super) struct Tokens {
 /// Reads all of `tokens`.
 pub(super) fn tokens(root: &mut Section<'_>) -> Tokens {
     let sections = root.named("tokens");
-    if sections.is_empty() {
-        let wrong = Wrong::from("is missing: there must be at least one [tokens.NAME]");
-        root.fault("tokens", None, wrong);
-    }
     let names = sections.iter().map(|(name, _)| name.clone()).collect();
     let mut all = Tokens { tokens: BTreeMap::new(), names, environment: BTreeMap::new() };
     // Which token a variable came from.
@@ -82,7 +79,7 @@ fn token(section: &mut Section<'_>) -> Option<Token> {
         }
         (Some(None), Some(None)) => {
             let wrong = Wrong::from("is missing: `label` or `serial` chooses the token");
-            section.fault("label", None, wrong.hint("`pkcs11-tool --module ... -L` lists both"));
+            section.missing("label", wrong.hint("`pkcs11-tool --module ... -L` lists both"));
             None
         }
         _ => None,

@@ -1,4 +1,4 @@
-//! Return codes of PKCS#11 (`CK_RV`), by number and name (PKCS#11 3.1, pkcs11t.h).
+//! Return codes of PKCS#11 (`CK_RV`), by number and name (PKCS#11 3.2, pkcs11t.h).
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ macro_rules! codes {
             pub const $name: Code = Code($number);
         )+
 
-        /// Every code that PKCS#11 3.1 names, with its name.
+        /// Every code that PKCS#11 3.2 names, with its name.
         pub const ALL: &[(Code, &str)] = &[$((Code($number), concat!("CKR_", stringify!($name)))),+];
     };
 }
@@ -118,6 +118,12 @@ codes! {
     TOKEN_RESOURCE_EXCEEDED = 0x201,
     OPERATION_CANCEL_FAILED = 0x202,
     KEY_EXHAUSTED = 0x203,
+    PENDING = 0x204,
+    SESSION_ASYNC_NOT_SUPPORTED = 0x205,
+    SEED_RANDOM_REQUIRED = 0x206,
+    OPERATION_NOT_VALIDATED = 0x207,
+    TOKEN_NOT_INITIALIZED = 0x208,
+    PARAMETER_SET_NOT_SUPPORTED = 0x209,
 }
 
 impl Code {

@@ -114,6 +114,7 @@ pub fn classify(function: &'static str, code: Code) -> FaultKind {
         }
         codes::GENERAL_ERROR | codes::FUNCTION_FAILED => Ambiguous,
         codes::DATA_INVALID | codes::DATA_LEN_RANGE if function == "C_Decrypt" => Ambiguous,
+        codes::MECHANISM_PARAM_INVALID if function == "C_DecryptInit" => Ambiguous,
         codes::KEY_FUNCTION_NOT_PERMITTED | codes::KEY_TYPE_INCONSISTENT => KeyUsage,
         codes::KEY_HANDLE_INVALID | codes::OBJECT_HANDLE_INVALID => HandleStale,
         codes::SESSION_HANDLE_INVALID
@@ -126,6 +127,7 @@ pub fn classify(function: &'static str, code: Code) -> FaultKind {
         | codes::DEVICE_REMOVED
         | codes::TOKEN_NOT_PRESENT
         | codes::TOKEN_NOT_RECOGNIZED
+        | codes::TOKEN_NOT_INITIALIZED
         | codes::SLOT_ID_INVALID => TokenLost,
         codes::CRYPTOKI_NOT_INITIALIZED => LibraryLost,
         codes::SESSION_COUNT | codes::DEVICE_MEMORY | codes::HOST_MEMORY => Busy,

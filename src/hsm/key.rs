@@ -93,8 +93,9 @@ pub struct Key {
 /// Why the objects under one label are no usable key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyFault {
-    /// Two objects that xksd did not make bear the label: nothing says which one is meant (P-6).
-    #[error("two objects in the HSM that xksd did not make bear this label")]
+    /// Two objects bear the label that xksd did not make, or that have the same version and
+    /// identity: nothing says which one is meant (P-6).
+    #[error("two objects in the HSM bear this label, and nothing says which one is meant")]
     Ambiguous,
     /// There are versions, and none of them is ready: all are pending.
     #[error("no version of this key is in use yet")]
@@ -114,6 +115,10 @@ impl Key {
         }
         // The same order on every proxy: version, then object id.
         versions.sort_by_key(|v| std::cmp::Reverse((v.version, v.object_id)));
+        let identity = |v: &Version| (v.version, v.object_id);
+        if versions.windows(2).any(|pair| identity(&pair[0]) == identity(&pair[1])) {
+            return Err(KeyFault::Ambiguous);
+        }
         Ok(Self { id, versions })
     }
 
@@ -195,6 +200,12 @@ mod tests {
         let versions =
             vec![version(0, 0, VersionStatus::Enabled), version(0, 0, VersionStatus::Enabled)];
         assert_eq!(key(versions), Err(KeyFault::Ambiguous));
+    }
+
+    #[test]
+    fn two_objects_of_one_identity_are_refused() {
+        let twins = || vec![version(1, 7, VersionStatus::Enabled); 2];
+        assert_eq!(key(twins()), Err(KeyFault::Ambiguous));
     }
 
     #[test]

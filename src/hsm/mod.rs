@@ -5,11 +5,13 @@
 //! [`steward`] watches over a token, and [`token`] is what the asynchronous side talks to.
 
 pub mod backend;
+mod canary;
 pub mod codes;
 pub mod fault;
 pub mod iv;
 pub mod key;
 pub mod pkcs11;
+mod shared;
 pub mod state;
 pub mod steward;
 pub mod token;

@@ -3,277 +3,37 @@
 //!
 //! What it finds out is in [`Shared`], from where workers and the asynchronous side take it.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
-use tokio::sync::watch;
-
-use super::backend::{Backend, ObjectHandle, Sealed, Session};
+use super::backend::{Backend, ObjectHandle, Session};
+use super::canary::{self, Canary};
 use super::fault::{Fault, FaultKind};
-use super::iv::IvPool;
+use super::iv::{IvPool, Moment};
+use super::shared::Shared;
 use super::token::{Settings, TokenState};
-use crate::catalogue::{Catalogue, Reader};
-use crate::metrics::TokenMetrics;
-use crate::names::TokenName;
+use crate::catalogue::Reader;
 
 /// First and longest pause between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
-
-/// For how long one canary's result settles what the next failures mean.
-const CANARY_SHARED: Duration = Duration::from_millis(100);
 
 /// Shortest time between two readings of the catalogue: requests for keys that do not exist, of
 /// which each asks for a reading, must not keep the token busy with searches.
 const READING_SPACING: Duration = Duration::from_millis(25);
 
-/// What the canary and the probes encrypt.
-const CANARY_PLAINTEXT: &[u8] = b"xksd:canary";
-const CANARY_AAD: &[u8] = b"xksd:probe";
+/// Shortest time between two probes, for the same reason.
+const PROBE_SPACING: Duration = canary::SHARED_FOR;
 
-/// What somebody wants of the steward.
-enum Wish {
-    Reading,
-    Probe,
-    /// Connect anew, unless that has happened since this connection.
-    Reconnect(u64),
-    Stop,
-}
-
-/// What a worker's fault asks of the steward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trouble {
-    /// Nothing: the caller's fault, or one the worker mends by itself.
-    None,
-    /// The catalogue is stale.
-    Reading,
-    /// The token may be in trouble.
-    Probe,
-    /// The connection is gone.
-    Reconnect,
-}
-
-impl Trouble {
-    pub(super) fn of(fault: Fault) -> Self {
-        match fault.kind {
-            FaultKind::BadCiphertext | FaultKind::KeyUsage | FaultKind::Busy => Self::None,
-            FaultKind::HandleStale => Self::Reading,
-            FaultKind::SessionLost | FaultKind::Ambiguous | FaultKind::Bug => Self::Probe,
-            FaultKind::LoginLost
-            | FaultKind::TokenLost
-            | FaultKind::LibraryLost
-            | FaultKind::PinRefused => Self::Reconnect,
-        }
-    }
-}
-
-/// A ciphertext of the token's own, known to be good.
-struct Canary {
-    key: ObjectHandle,
-    sealed: Sealed,
-}
-
-impl Canary {
-    fn make(session: &mut dyn Session, key: ObjectHandle, ivs: &mut IvPool) -> Result<Self, Fault> {
-        let iv = ivs.take(session)?;
-        let sealed = session.encrypt(key, &iv, CANARY_AAD, CANARY_PLAINTEXT)?;
-        let canary = Self { key, sealed };
-        if canary.sings(session)? { Ok(canary) } else { Err(lies()) }
-    }
-
-    /// Whether the token decrypts it to what it was made from.
-    fn sings(&self, session: &mut dyn Session) -> Result<bool, Fault> {
-        let Sealed { iv, ciphertext, tag } = &self.sealed;
-        let plaintext = session.decrypt(self.key, iv, CANARY_AAD, ciphertext, tag)?;
-        Ok(plaintext.expose() == CANARY_PLAINTEXT)
-    }
-}
-
-fn lies() -> Fault {
-    Fault::nonsense("C_Decrypt", "the probe was decrypted to something else")
-}
-
-/// What the threads of a token and its facade share.
-pub(super) struct Shared {
-    name: TokenName,
-    metrics: Arc<TokenMetrics>,
-    pub(super) state: watch::Sender<TokenState>,
-    pub(super) catalogue: watch::Sender<Option<Arc<Catalogue>>>,
-    pub(super) proved: Mutex<Option<Instant>>,
-    canary: Mutex<CanaryState>,
-    wishes: Sender<Wish>,
-    wishes_received: Receiver<Wish>,
-    life: Mutex<Life>,
-    life_changed: Condvar,
-}
-
-#[derive(Default)]
-struct CanaryState {
-    canary: Option<Arc<Canary>>,
-    last: Option<(Instant, bool)>,
-}
-
-#[derive(Default)]
-struct Life {
-    /// Which connection is in use; `None` while there is none.
-    connection: Option<u64>,
-    connections: u64,
-    stopping: bool,
-    threads: usize,
-}
-
-/// Held by each thread for as long as it may be inside the library.
-pub(super) struct Running(Arc<Shared>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.life().threads -= 1;
-        self.0.life_changed.notify_all();
-    }
-}
-
-impl Shared {
-    pub(super) fn new(name: TokenName, metrics: Arc<TokenMetrics>) -> Self {
-        // Wishes of one kind are the same wish: a short queue is enough, a full one loses none.
-        let (wishes, wishes_received) = crossbeam_channel::bounded(16);
-        Self {
-            name,
-            metrics,
-            state: watch::Sender::new(TokenState::Probing),
-            catalogue: watch::Sender::new(None),
-            proved: Mutex::new(None),
-            canary: Mutex::default(),
-            wishes,
-            wishes_received,
-            life: Mutex::default(),
-            life_changed: Condvar::new(),
-        }
-    }
-
-    pub(super) fn name(&self) -> &TokenName {
-        &self.name
-    }
-
-    pub(super) fn metrics(&self) -> &TokenMetrics {
-        &self.metrics
-    }
-
-    /// Counts a thread that is about to start.
-    pub(super) fn running(self: &Arc<Self>) -> Running {
-        self.life().threads += 1;
-        Running(self.clone())
-    }
-
-    /// Waits until the token is connected. `None`: everything ends.
-    pub(super) fn wait_connected(&self) -> Option<u64> {
-        let mut life = self.life();
-        loop {
-            if life.stopping {
-                return None;
-            }
-            if let Some(connection) = life.connection {
-                return Some(connection);
-            }
-            life = self.life_changed.wait(life).expect("nothing panics while holding this lock");
-        }
-    }
-
-    /// Which connection is in use. `None`: everything ends. While the token is down it is the
-    /// last one, so that workers keep their sessions until there is a new one.
-    pub(super) fn connection(&self) -> Option<u64> {
-        let life = self.life();
-        (!life.stopping).then_some(life.connections)
-    }
-
-    /// Waits, but not when everything ends.
-    pub(super) fn pause(&self, time: Duration) {
-        let life = self.life();
-        drop(self.life_changed.wait_timeout_while(life, time, |life| !life.stopping));
-    }
-
-    /// Has the catalogue read soon.
-    pub(super) fn ask_for_reading(&self) {
-        let _ = self.wishes.try_send(Wish::Reading);
-    }
-
-    /// Tells the steward what a worker met on a session of this connection.
-    pub(super) fn report(&self, trouble: Trouble, connection: u64) {
-        let wish = match trouble {
-            Trouble::None => return,
-            Trouble::Reading => Wish::Reading,
-            Trouble::Probe => Wish::Probe,
-            Trouble::Reconnect => Wish::Reconnect(connection),
-        };
-        let _ = self.wishes.try_send(wish);
-    }
-
-    /// Decrypts the canary on this session. `None`: there is none. A result is shared for a
-    /// while, so that garbage sent to us can't double the HSM's load.
-    pub(super) fn canary_sings(&self, session: &mut dyn Session) -> Option<bool> {
-        let canary = {
-            let state = self.canary();
-            match state.last {
-                Some((at, result)) if at.elapsed() < CANARY_SHARED => return Some(result),
-                _ => state.canary.clone()?,
-            }
-        };
-        // No lock is held around the C calls.
-        let result = canary.sings(session).unwrap_or(false);
-        self.canary().last = Some((Instant::now(), result));
-        Some(result)
-    }
-
-    /// Ends all threads; says whether they ended in time.
-    pub(super) fn stop(&self, patience: Duration) -> bool {
-        self.life().stopping = true;
-        self.life_changed.notify_all();
-        let _ = self.wishes.try_send(Wish::Stop);
-        let life = self.life();
-        let (life, _) = self
-            .life_changed
-            .wait_timeout_while(life, patience, |life| life.threads > 0)
-            .expect("nothing panics while holding this lock");
-        life.threads == 0
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.life().stopping
-    }
-
-    fn life(&self) -> MutexGuard<'_, Life> {
-        self.life.lock().expect("nothing panics while holding this lock")
-    }
-
-    fn canary(&self) -> MutexGuard<'_, CanaryState> {
-        self.canary.lock().expect("nothing panics while holding this lock")
-    }
-
-    fn set_state(&self, state: TokenState) {
-        let before = self.state.send_replace(state);
-        if before == state {
-            return;
-        }
-        self.metrics.up(state.serves());
-        let token = self.name.as_str();
-        match state {
-            TokenState::Probing => {}
-            TokenState::Up => tracing::info!(token, "token is up"),
-            TokenState::Suspect => tracing::warn!(token, "token is suspect: its probe failed"),
-            TokenState::Down(fault) => tracing::error!(token, %fault, "token is down"),
-            TokenState::PinRefused => tracing::error!(
-                token,
-                "the PIN was refused and is not tried again, since HSMs lock after a few tries: \
-                 correct the PIN and restart"
-            ),
-        }
-    }
-}
+/// How often making the probe key is tried: C_GenerateKey of SoftHSM fails for no reason in about
+/// 3% of calls under load, and without that key no ambiguous failure can be settled.
+const PROBE_KEY_ATTEMPTS: usize = 5;
 
 /// Starts the steward's thread.
 pub(super) fn spawn(shared: Arc<Shared>, backend: Arc<dyn Backend>, settings: Settings) {
     let running = shared.running();
     std::thread::Builder::new()
-        .name(format!("{}-steward", shared.name))
+        .name(format!("{}-steward", shared.name()))
         .spawn(move || {
             let _running = running;
             Steward { shared, backend, settings }.run();
@@ -300,87 +60,90 @@ impl Steward {
     fn run(self) {
         let mut pause = BACKOFF.0;
         while !self.shared.is_stopping() {
-            let fault = match self.connect() {
-                Ok(connection) => {
-                    pause = BACKOFF.0;
-                    match self.watch(connection) {
-                        Ok(()) => return,
-                        Err(fault) => fault,
-                    }
-                }
-                Err(fault) => fault,
+            let started = Instant::now();
+            // A panic is a defect, and no reason to leave the token without a steward.
+            let result = catch_unwind(AssertUnwindSafe(|| self.connect_and_watch()));
+            let fault = match result {
+                Ok(Ok(())) => return,
+                Ok(Err(fault)) => fault,
+                Err(_panic) => Fault::refused(FaultKind::Bug, "steward", "xksd panicked"),
             };
-            self.disconnected(fault);
+            self.shared.disconnected(fault);
             if fault.kind == FaultKind::PinRefused {
                 // One wrong PIN is one failed try at the HSM. There is no second.
                 return;
             }
+            // The first attempt after a connection that held is made at once.
+            if started.elapsed() > BACKOFF.1 {
+                pause = Duration::ZERO;
+            }
             self.shared.pause(pause);
-            pause = (pause * 2).min(BACKOFF.1);
+            pause = (pause * 2).clamp(BACKOFF.0, BACKOFF.1);
         }
+    }
+
+    fn connect_and_watch(&self) -> Result<(), Fault> {
+        let connection = self.connect()?;
+        self.watch(connection)
     }
 
     /// Connects, makes the canary and reads the keys: only then is the token up.
     fn connect(&self) -> Result<Connection, Fault> {
         let mut session = self.backend.connect()?;
-        let probe_key = match session.make_probe_key() {
-            Ok(key) => Some(key),
-            Err(fault) => {
-                let token = self.shared.name.as_str();
-                tracing::warn!(token, %fault, "no probe key: health rests on random numbers only");
-                None
-            }
-        };
-        let (reader, ivs) = (Reader::default(), IvPool::default());
+        let probe_key = self.make_probe_key(session.as_mut());
+        if probe_key.is_none() {
+            let token = self.shared.name().as_str();
+            tracing::warn!(token, "no probe key: health rests on random numbers only");
+        }
+        let (reader, ivs) = (Reader::default(), IvPool::new(self.shared.witness.clone()));
         let mut connection = Connection { session, reader, probe_key, ivs };
         self.probe(&mut connection)?;
         self.read(&mut connection)?;
-        {
-            let mut life = self.shared.life();
-            life.connections += 1;
-            life.connection = Some(life.connections);
-        }
-        self.shared.life_changed.notify_all();
-        self.shared.set_state(TokenState::Up);
+        self.shared.connected();
         Ok(connection)
     }
 
-    fn disconnected(&self, fault: Fault) {
-        self.shared.life().connection = None;
-        *self.shared.canary() = CanaryState::default();
-        self.shared.set_state(match fault.kind {
-            FaultKind::PinRefused => TokenState::PinRefused,
-            _ => TokenState::Down(fault),
-        });
+    fn make_probe_key(&self, session: &mut dyn Session) -> Option<ObjectHandle> {
+        for _attempt in 0..PROBE_KEY_ATTEMPTS {
+            match session.make_probe_key() {
+                Ok(key) => return Some(key),
+                Err(fault) => {
+                    tracing::debug!(token = %self.shared.name(), %fault, "no probe key was made");
+                    if fault.kind != FaultKind::Ambiguous {
+                        return None;
+                    }
+                }
+            }
+        }
+        None
     }
 
     /// Reads and probes until everything ends, or until the connection is lost.
     fn watch(&self, mut connection: Connection) -> Result<(), Fault> {
         let mut last_reading = Instant::now();
         let mut next_reading = last_reading + self.settings.catalogue_interval;
-        let mut next_probe = Instant::now() + self.settings.probe_interval;
+        let mut last_probe = Instant::now();
+        let mut next_probe = last_probe + self.settings.probe_interval;
         loop {
-            let wish = self.shared.wishes_received.recv_deadline(next_reading.min(next_probe));
+            let wishes = self.shared.wait_for_wishes(next_reading.min(next_probe));
             if self.shared.is_stopping() {
                 return Ok(());
             }
-            match wish {
-                Ok(Wish::Stop) => return Ok(()),
-                Ok(Wish::Reading) => {
-                    next_reading = next_reading.min(last_reading + READING_SPACING)
-                }
-                Ok(Wish::Probe) => next_probe = Instant::now(),
-                // Told by a worker that had not noticed yet that this was done.
-                Ok(Wish::Reconnect(of)) if Some(of) != self.shared.connection() => {}
-                Ok(Wish::Reconnect(_)) => {
-                    let why = "a session met a fault that a new connection mends";
-                    return Err(Fault::refused(FaultKind::TokenLost, "connection", why));
-                }
-                Err(_timeout) => {}
+            if wishes.reading {
+                next_reading = next_reading.min(last_reading + READING_SPACING);
+            }
+            if wishes.probe {
+                next_probe = next_probe.min(last_probe + PROBE_SPACING);
+            }
+            // Else told by a worker that had not noticed yet that this was done.
+            if wishes.reconnect.is_some() && wishes.reconnect == self.shared.connection() {
+                let why = "a session met a fault that a new connection mends";
+                return Err(Fault::refused(FaultKind::TokenLost, "connection", why));
             }
             if next_probe <= Instant::now() {
                 self.probe_or_doubt(&mut connection)?;
-                next_probe = Instant::now() + self.settings.probe_interval;
+                last_probe = Instant::now();
+                next_probe = last_probe + self.settings.probe_interval;
             }
             if next_reading <= Instant::now() {
                 self.read(&mut connection)?;
@@ -394,8 +157,12 @@ impl Steward {
     fn probe_or_doubt(&self, connection: &mut Connection) -> Result<(), Fault> {
         if let Err(fault) = self.probe(connection) {
             self.shared.set_state(TokenState::Suspect);
-            tracing::warn!(token = %self.shared.name, %fault, "health probe failed");
-            self.probe(connection)?;
+            tracing::warn!(token = %self.shared.name(), %fault, "health probe failed");
+            match self.probe(connection) {
+                // A new connection gives a busy token no more room.
+                Err(fault) if fault.kind == FaultKind::Busy => return Ok(()),
+                result => result?,
+            }
         }
         self.shared.set_state(TokenState::Up);
         Ok(())
@@ -405,17 +172,19 @@ impl Steward {
     fn probe(&self, connection: &mut Connection) -> Result<(), Fault> {
         let start = Instant::now();
         let Connection { session, probe_key, ivs, .. } = connection;
+        if probe_key.is_none() {
+            *probe_key = self.make_probe_key(session.as_mut());
+        }
+        // The generator is probed too: not one IV of an earlier call.
+        ivs.clear();
         match *probe_key {
             Some(key) => {
                 let canary = Canary::make(session.as_mut(), key, ivs)?;
-                *self.shared.canary() = CanaryState { canary: Some(Arc::new(canary)), last: None };
+                self.shared.canaries.replace(Some(canary));
             }
-            None => {
-                ivs.clear();
-                ivs.take(session.as_mut())?;
-            }
+            None => drop(ivs.take(session.as_mut(), Moment::now())?),
         }
-        self.shared.metrics.probed(start.elapsed());
+        self.shared.metrics().probed(start.elapsed());
         *self.shared.proved.lock().expect("nothing panics while holding this lock") =
             Some(Instant::now());
         Ok(())
@@ -423,15 +192,19 @@ impl Steward {
 
     fn read(&self, connection: &mut Connection) -> Result<(), Fault> {
         let catalogue = connection.reader.read(connection.session.as_mut())?;
-        self.shared.metrics.catalogue(catalogue.len());
+        self.shared.metrics().catalogue(catalogue.len());
         let before = self.shared.catalogue.borrow().clone();
+        let token = self.shared.name().as_str();
         for (key, fault) in catalogue.faults() {
             // Said when it appears, not with every reading.
             let known = before.as_ref().and_then(|b| b.find(key)).is_some_and(|k| k == Err(fault));
             if !known {
-                let token = self.shared.name.as_str();
                 tracing::error!(token, %key, %fault, "key refused");
             }
+        }
+        let unread = catalogue.unread();
+        if unread > 0 && before.is_none_or(|before| before.unread() != unread) {
+            tracing::error!(token, unread, "the token refuses to describe some of its keys");
         }
         self.shared.catalogue.send_replace(Some(Arc::new(catalogue)));
         Ok(())

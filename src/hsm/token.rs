@@ -9,8 +9,8 @@ use tokio::sync::{oneshot, watch};
 
 use super::backend::{Backend, ObjectHandle, Sealed, TAG_LEN, TokenIdentity};
 use super::fault::Fault;
-use super::steward::{self, Shared};
-use super::worker;
+use super::shared::Shared;
+use super::{steward, worker};
 use crate::catalogue::Catalogue;
 use crate::clock::Deadline;
 use crate::metrics::{JobRefused, TokenMetrics};
@@ -119,6 +119,16 @@ pub(super) enum Work {
     Decrypt { key: ObjectHandle, opening: Arc<Opening>, reply: Reply<Plaintext> },
 }
 
+impl Work {
+    /// Whether nobody waits for the answer any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        match self {
+            Self::Encrypt { reply, .. } => reply.is_closed(),
+            Self::Decrypt { reply, .. } => reply.is_closed(),
+        }
+    }
+}
+
 /// Takes the answer to whoever waits for it.
 pub(super) type Reply<T> = oneshot::Sender<Result<Timed<T>, TokenError>>;
 
@@ -188,6 +198,11 @@ impl Token {
     }
 
     /// Encrypts under a new IV of the token's making.
+    ///
+    /// With the answer, other than [`TokenError::Late`], the token has let go of what it was given.
+    ///
+    /// # Errors
+    /// See [`TokenError`]. After [`TokenError::Late`] the HSM may have encrypted all the same.
     pub async fn encrypt(
         &self,
         key: ObjectHandle,
@@ -199,6 +214,12 @@ impl Token {
     }
 
     /// Decrypts, or says that the ciphertext does not fit.
+    ///
+    /// With the answer, other than [`TokenError::Late`], the token has let go of what it was given.
+    ///
+    /// # Errors
+    /// See [`TokenError`]; that the ciphertext does not fit is
+    /// [`FaultKind::BadCiphertext`](super::fault::FaultKind::BadCiphertext).
     pub async fn decrypt(
         &self,
         key: ObjectHandle,
@@ -268,5 +289,12 @@ impl Token {
             Ok(Err(_dropped)) => Err(TokenError::Down),
             Err(_elapsed) => Err(TokenError::Late),
         }
+    }
+}
+
+impl Drop for Token {
+    /// Threads of a token that nobody has any more end by themselves.
+    fn drop(&mut self) {
+        self.shared.ask_to_stop();
     }
 }

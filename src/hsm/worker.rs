@@ -1,15 +1,18 @@
 //! A worker: one thread that owns one session, takes jobs from the token's queue, and replaces
 //! its session when that is lost.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::backend::{Backend, Session};
-use super::fault::{Fault, FaultKind};
-use super::iv::{self, IvPool};
-use super::steward::{Shared, Trouble};
+use super::canary::Verdict;
+use super::codes;
+use super::fault::{Cause, Fault, FaultKind};
+use super::iv::{self, IvPool, Moment};
+use super::shared::{Shared, Trouble};
 use super::token::{Job, Reply, Timed, TokenError, Work};
 use crate::metrics::JobRefused;
 
@@ -64,9 +67,10 @@ impl Worker {
                 Ok(session) => {
                     pause = BACKOFF.0;
                     self.shared.metrics().sessions().inc();
-                    let left = self.serve(session, connection);
+                    // A panic is a defect; it costs one job and one session, not the worker.
+                    let left = catch_unwind(AssertUnwindSafe(|| self.serve(session, connection)));
                     self.shared.metrics().sessions().dec();
-                    if let Left::Stopping = left {
+                    if let Ok(Left::Stopping) = left {
                         return;
                     }
                 }
@@ -83,7 +87,7 @@ impl Worker {
 
     /// Works with one session for as long as it is good.
     fn serve(&mut self, mut session: Box<dyn Session>, connection: u64) -> Left {
-        let mut ivs = IvPool::default();
+        let mut ivs = IvPool::new(self.shared.witness.clone());
         loop {
             let job = match self.job.take() {
                 Some(job) => job,
@@ -91,9 +95,7 @@ impl Worker {
                     Ok(job) => job,
                     Err(RecvTimeoutError::Disconnected) => return Left::Stopping,
                     Err(RecvTimeoutError::Timeout) => {
-                        if !ivs.is_empty() {
-                            ivs.clear();
-                        }
+                        ivs.clear();
                         match self.shared.connection() {
                             None => return Left::Stopping,
                             Some(now) if now != connection => return Left::Reconnected,
@@ -129,12 +131,17 @@ impl Worker {
             refuse(job.work, TokenError::Late);
             return Ok(());
         }
+        if job.work.is_abandoned() {
+            return Ok(());
+        }
+        // Each closure takes its input with it: whoever gets the answer shares the input with
+        // nobody any more.
         match job.work {
-            Work::Encrypt { key, aad, plaintext, reply } => answer(reply, queued, || {
-                let iv = ivs.take(session)?;
+            Work::Encrypt { key, aad, plaintext, reply } => answer(reply, queued, move || {
+                let iv = ivs.take(session, Moment::now())?;
                 session.encrypt(key, &iv, &aad, plaintext.expose())
             }),
-            Work::Decrypt { key, opening, reply } => answer(reply, queued, || {
+            Work::Decrypt { key, opening, reply } => answer(reply, queued, move || {
                 let opened = session.decrypt(
                     key,
                     &opening.iv,
@@ -149,14 +156,14 @@ impl Worker {
 
     /// Settles what an ambiguous failure of a decryption means by decrypting a known canary.
     fn settle(&self, fault: Fault, session: &mut dyn Session) -> Fault {
-        if fault.kind != FaultKind::Ambiguous {
+        if fault.kind != FaultKind::Ambiguous || !may_blame_the_ciphertext(fault) {
             return fault;
         }
-        match self.shared.canary_sings(session) {
-            Some(true) => fault.settled(FaultKind::BadCiphertext),
-            Some(false) => fault.settled(FaultKind::TokenLost),
-            // Without a canary nothing is proved, and KMS is not told that its data is bad.
-            None => fault,
+        match self.shared.canaries.judge(session) {
+            Verdict::Sound => fault.settled(FaultKind::BadCiphertext),
+            Verdict::Trouble(kind) => fault.settled(kind),
+            // Nothing is proved, and KMS is not told that its data is bad.
+            Verdict::Unproved => fault,
         }
     }
 
@@ -165,6 +172,13 @@ impl Worker {
             refuse(job.work, fault.into());
         }
     }
+}
+
+/// Whether a ciphertext can be the cause. C_DecryptInit sees none, only the IV, of which some
+/// tokens take no other length than 12 bytes (P-50 allows 16).
+fn may_blame_the_ciphertext(fault: Fault) -> bool {
+    let refused_iv = Cause::Returned(codes::MECHANISM_PARAM_INVALID);
+    fault.function == "C_Decrypt" || fault.function == "C_DecryptInit" && fault.cause == refused_iv
 }
 
 fn refuse(work: Work, error: TokenError) {

@@ -199,6 +199,12 @@ fn operation(error: OperationError) -> Translation {
         OperationError::Refused(refused) => return refusal(refused),
         OperationError::Token(error) => return token(error),
         OperationError::KeyNotFound => (KeyNotFound, KEY_NOT_FOUND, Caller),
+        OperationError::Undescribed => (
+            Internal,
+            "the HSM refuses to describe some of its keys, so whether it holds this external key \
+             is not known: the external key store proxy's log has the details",
+            Act,
+        ),
         OperationError::Key(KeyFault::Ambiguous) => (
             InvalidState,
             "two objects in the HSM have this external key id as their label, and the proxy does \
@@ -301,6 +307,7 @@ mod tests {
         ];
         let operations = [
             OperationError::KeyNotFound,
+            OperationError::Undescribed,
             OperationError::Key(KeyFault::Ambiguous),
             OperationError::Key(KeyFault::NoneReady),
             OperationError::UnknownFormat,

@@ -24,8 +24,8 @@ pub enum AdminError {
     #[error("an object with the label `{0}` exists already")]
     Exists(ExternalKeyId),
     /// The PIN is wrong, expired or locked. It was tried once.
-    #[error("the PIN was refused: {0}")]
-    PinRefused(Error),
+    #[error("the PIN was refused ({0:?})")]
+    PinRefused(RvError),
     /// The module or token refused.
     #[error("{0}")]
     Pkcs11(#[from] Error),
@@ -138,9 +138,10 @@ impl Admin {
 fn login_error(error: Error) -> AdminError {
     use RvError::{PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked};
     match error {
-        Error::Pkcs11(PinIncorrect | PinInvalid | PinLenRange | PinExpired | PinLocked, _) => {
-            AdminError::PinRefused(error)
-        }
+        Error::Pkcs11(
+            code @ (PinIncorrect | PinInvalid | PinLenRange | PinExpired | PinLocked),
+            _,
+        ) => AdminError::PinRefused(code),
         error => error.into(),
     }
 }

@@ -15,6 +15,7 @@ use crate::secret::Plaintext;
 
 impl Pkcs11Session {
     pub(super) fn fill_random(&mut self, buffer: &mut [u8]) -> Result<(), Fault> {
+        self.check_connection()?;
         let length = buffer.len() as CK_ULONG;
         let handle = self.handle;
         self.library.call(&self.metrics, "C_GenerateRandom", |list| {
@@ -31,7 +32,9 @@ impl Pkcs11Session {
         plaintext: &[u8],
     ) -> Result<Sealed, Fault> {
         self.check_generation(key)?;
-        let mut parameters = Parameters::new(iv, aad);
+        // A copy, since some tokens write an IV of their own over the one they are given.
+        let mut used_iv = *iv;
+        let mut parameters = Parameters::new(&mut used_iv, aad);
         let mut mechanism = parameters.mechanism();
         let handle = self.handle;
         self.library.call(&self.metrics, "C_EncryptInit", |list| {
@@ -50,6 +53,9 @@ impl Pkcs11Session {
             })
         })?;
         parameters.keep();
+        if used_iv != *iv {
+            return Err(Fault::nonsense("C_Encrypt", "the token used an IV of its own"));
+        }
         if length as usize != expected {
             return Err(Fault::nonsense("C_Encrypt", "not the length of plaintext and tag"));
         }
@@ -67,7 +73,13 @@ impl Pkcs11Session {
         tag: &[u8; TAG_LEN],
     ) -> Result<Plaintext, Fault> {
         self.check_generation(key)?;
-        let mut parameters = Parameters::new(iv, aad);
+        // P-50. SoftHSM would take an IV of any length, even of none.
+        if !matches!(iv.len(), 12 | 16) {
+            let why = "the IV has neither 12 nor 16 bytes";
+            return Err(Fault::refused(FaultKind::BadCiphertext, "C_DecryptInit", why));
+        }
+        let mut iv = iv.to_vec();
+        let mut parameters = Parameters::new(&mut iv, aad);
         let mut mechanism = parameters.mechanism();
         let handle = self.handle;
         self.library.call(&self.metrics, "C_DecryptInit", |list| {
@@ -75,8 +87,8 @@ impl Pkcs11Session {
             list.C_DecryptInit.map(|f| unsafe { f(handle, &mut mechanism, key.number as CK_ULONG) })
         })?;
         let input = [ciphertext, tag].concat();
-        // As long as the input, which SoftHSM wants although the plaintext is shorter. It is a
-        // `Plaintext` from the start so that it is zeroized on every way out.
+        // As long as the input, which SoftHSM wants although the plaintext is shorter. Zeroized on
+        // every way out: a token may have written to it although the tag does not fit.
         let mut output = zeroize::Zeroizing::new(vec![0_u8; input.len()]);
         let mut length = output.len() as CK_ULONG;
         self.library.call(&self.metrics, "C_Decrypt", |list| {
@@ -97,8 +109,10 @@ impl Pkcs11Session {
         Ok(Plaintext::new(plaintext))
     }
 
-    /// A handle of an earlier connection may name another key by now.
+    /// A handle of an earlier connection may name another key by now, and the session's own number
+    /// another session.
     pub(super) fn check_generation(&self, key: ObjectHandle) -> Result<(), Fault> {
+        self.check_connection()?;
         if key.generation == self.generation {
             return Ok(());
         }
@@ -110,14 +124,14 @@ impl Pkcs11Session {
 /// `CK_GCM_PARAMS` and what it points to.
 struct Parameters<'a> {
     gcm: CK_GCM_PARAMS,
-    _iv: std::marker::PhantomData<&'a [u8]>,
+    _iv: std::marker::PhantomData<&'a mut [u8]>,
 }
 
 impl<'a> Parameters<'a> {
-    fn new(iv: &'a [u8], aad: &'a [u8]) -> Self {
+    fn new(iv: &'a mut [u8], aad: &'a [u8]) -> Self {
         let aad_pointer = if aad.is_empty() { ptr::null_mut() } else { aad.as_ptr().cast_mut() };
         let gcm = CK_GCM_PARAMS {
-            pIv: iv.as_ptr().cast_mut(),
+            pIv: iv.as_mut_ptr(),
             ulIvLen: iv.len() as CK_ULONG,
             // Always set: zero once broke decryption on Luna.
             ulIvBits: (iv.len() * 8) as CK_ULONG,

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
@@ -20,6 +21,11 @@ use crate::metrics::TokenMetrics;
 pub struct Library {
     path: PathBuf,
     list: OnceLock<FunctionList>,
+    /// How often C_Initialize has succeeded. Each time the old sessions and handles are gone, and
+    /// their numbers are given out again.
+    initialisations: AtomicU64,
+    /// A function said that the library is not initialised, although it was: it has to be again.
+    lost: AtomicBool,
     /// Held while loading and initialising, which happens on the stewards' threads only.
     initialising: Mutex<()>,
 }
@@ -56,7 +62,13 @@ impl Library {
     /// Names a module; it is loaded when first used, so that a library that hangs while being
     /// loaded does not keep the daemon from starting.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), list: OnceLock::new(), initialising: Mutex::new(()) }
+        Self {
+            path: path.into(),
+            list: OnceLock::new(),
+            initialisations: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            initialising: Mutex::new(()),
+        }
     }
 
     /// Where it lies.
@@ -64,10 +76,18 @@ impl Library {
         &self.path
     }
 
-    /// Loads and initialises it, or does nothing if that was done.
+    /// Counts how often it was initialised.
+    pub(super) fn initialisation(&self) -> u64 {
+        self.initialisations.load(Ordering::Acquire)
+    }
+
+    /// Loads and initialises it, or does nothing if that was done and it has not lost its state.
     pub(super) fn initialize(&self, metrics: &TokenMetrics) -> Result<(), Fault> {
         let _only_one = self.initialising.lock().expect("a panic here ends the steward anyway");
-        if self.list.get().is_some() {
+        if let Some(list) = self.list.get() {
+            if self.lost.load(Ordering::Acquire) {
+                self.initialize_list(list, metrics)?;
+            }
             return Ok(());
         }
         let list = load(&self.path).map_err(|error| {
@@ -75,6 +95,12 @@ impl Library {
             let why = "the module cannot be loaded";
             Fault::refused(FaultKind::LibraryLost, "dlopen", why)
         })?;
+        self.initialize_list(&list, metrics)?;
+        let _ = self.list.set(list);
+        Ok(())
+    }
+
+    fn initialize_list(&self, list: &FunctionList, metrics: &TokenMetrics) -> Result<(), Fault> {
         let mut arguments = CK_C_INITIALIZE_ARGS {
             CreateMutex: None,
             DestroyMutex: None,
@@ -83,7 +109,7 @@ impl Library {
             flags: CKF_OS_LOCKING_OK,
             pReserved: ptr::null_mut(),
         };
-        let initialised = observed(&list, metrics, "C_Initialize", |list| {
+        let initialised = observed(list, metrics, "C_Initialize", |list| {
             // SAFETY: the arguments live through the call; the module may lock with the OS's own.
             list.C_Initialize.map(|f| unsafe { f(ptr::from_mut(&mut arguments).cast()) })
         });
@@ -91,7 +117,8 @@ impl Library {
             Err(Fault { cause: Cause::Returned(codes::CRYPTOKI_ALREADY_INITIALIZED), .. }) => {}
             other => other?,
         }
-        let _ = self.list.set(list);
+        self.initialisations.fetch_add(1, Ordering::AcqRel);
+        self.lost.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -106,7 +133,11 @@ impl Library {
             let why = "the module is not initialised";
             return Err(Fault::refused(FaultKind::LibraryLost, function, why));
         };
-        observed(list, metrics, function, call)
+        let result = observed(list, metrics, function, call);
+        if let Err(Fault { kind: FaultKind::LibraryLost, .. }) = result {
+            self.lost.store(true, Ordering::Release);
+        }
+        result
     }
 }
 

@@ -31,8 +31,8 @@ pub struct Pkcs11Backend {
     selector: TokenSelector,
     pin: Secret<String>,
     metrics: Arc<TokenMetrics>,
-    /// Grows with each connection, so that handles of an earlier one are recognised.
-    generation: AtomicU64,
+    /// Grows with each connection, so that handles and sessions of an earlier one are recognised.
+    generation: Arc<AtomicU64>,
     connected: Mutex<Option<Connected>>,
 }
 
@@ -40,6 +40,7 @@ pub struct Pkcs11Backend {
 #[derive(Clone)]
 struct Connected {
     slot: cryptoki_sys::CK_SLOT_ID,
+    generation: u64,
     identity: TokenIdentity,
 }
 
@@ -57,7 +58,7 @@ impl Pkcs11Backend {
         pin: Secret<String>,
         metrics: Arc<TokenMetrics>,
     ) -> Self {
-        let generation = AtomicU64::new(0);
+        let generation = Arc::default();
         Self { library, selector, pin, metrics, generation, connected: Mutex::new(None) }
     }
 
@@ -65,22 +66,27 @@ impl Pkcs11Backend {
         self.connected.lock().expect("nothing panics while holding this lock").clone()
     }
 
-    fn open(&self, slot: cryptoki_sys::CK_SLOT_ID) -> Result<Pkcs11Session, Fault> {
-        let generation = self.generation.load(Ordering::Acquire);
-        Pkcs11Session::open(self.library.clone(), self.metrics.clone(), slot, generation)
+    fn open(
+        &self,
+        slot: cryptoki_sys::CK_SLOT_ID,
+        generation: u64,
+    ) -> Result<Pkcs11Session, Fault> {
+        let (library, metrics) = (self.library.clone(), self.metrics.clone());
+        Pkcs11Session::open(library, metrics, slot, generation, self.generation.clone())
     }
 }
 
 impl Backend for Pkcs11Backend {
     fn connect(&self) -> Result<Box<dyn Session>, Fault> {
+        // Before anything that gives old numbers a new meaning.
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         self.library.initialize(&self.metrics)?;
         // Slot numbers change (SoftHSM after initialising a token), so the token is looked for
         // anew with each connection.
         let (slot, identity) = session::find_token(&self.library, &self.metrics, &self.selector)?;
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        let mut session = self.open(slot)?;
+        let mut session = self.open(slot, generation)?;
         session.login(self.pin.expose())?;
-        let connected = Connected { slot, identity };
+        let connected = Connected { slot, generation, identity };
         *self.connected.lock().expect("nothing panics while holding this lock") = Some(connected);
         Ok(Box::new(session))
     }
@@ -90,7 +96,7 @@ impl Backend for Pkcs11Backend {
             let why = "the token has not been connected to yet";
             return Err(Fault::refused(FaultKind::TokenLost, "C_OpenSession", why));
         };
-        Ok(Box::new(self.open(connected.slot)?))
+        Ok(Box::new(self.open(connected.slot, connected.generation)?))
     }
 
     fn identity(&self) -> TokenIdentity {

@@ -5,7 +5,7 @@ use std::ptr;
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_MECHANISM, CK_OBJECT_CLASS, CK_OBJECT_HANDLE, CK_ULONG,
     CKA_CLASS, CKA_DECRYPT, CKA_DERIVE, CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_ID, CKA_KEY_TYPE,
-    CKA_LABEL, CKA_MODULUS_BITS, CKA_PRIVATE, CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN, CKA_UNWRAP,
+    CKA_LABEL, CKA_MODULUS, CKA_PRIVATE, CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN, CKA_UNWRAP,
     CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP, CKK_AES, CKK_DES3, CKK_EC, CKK_GENERIC_SECRET, CKK_RSA,
     CKM_AES_KEY_GEN, CKO_PRIVATE_KEY, CKO_SECRET_KEY,
 };
@@ -20,8 +20,12 @@ use crate::secret::Plaintext;
 /// How many handles one C_FindObjects call takes.
 const FIND_BATCH: usize = 256;
 
-/// Room for the value of a label or id. A longer one is no key of ours and is left out.
-const VALUE_MAX: usize = 512;
+/// More objects than this are no answer: a module that gives the same ones for ever.
+const OBJECTS_MAX: usize = 1 << 20;
+
+/// Room for a value; the longest wanted is the modulus of an RSA key. A longer label or id is none of
+/// ours and is left out.
+const VALUE_MAX: usize = 2056;
 
 impl Session for Pkcs11Session {
     fn random(&mut self, buffer: &mut [u8]) -> Result<(), Fault> {
@@ -50,6 +54,7 @@ impl Session for Pkcs11Session {
     }
 
     fn objects(&mut self) -> Result<Vec<ObjectHandle>, Fault> {
+        self.check_connection()?;
         let mut objects = Vec::new();
         // Private keys too: one that bears an external key's label is named truthfully (P-30).
         for class in [CKO_SECRET_KEY, CKO_PRIVATE_KEY] {
@@ -76,20 +81,28 @@ impl Session for Pkcs11Session {
         let types = [CKA_SIGN, CKA_VERIFY, CKA_WRAP, CKA_UNWRAP, CKA_DERIVE];
         let [sign, verify, wrap, unwrap, derive] =
             self.read(object, types)?.map(|value| is_true(&value));
-        let kind_types = [CKA_KEY_TYPE, CKA_VALUE_LEN, CKA_MODULUS_BITS];
-        let [key_type, bytes, bits] = self.read(object, kind_types)?.map(|value| number(&value));
+        let kind_types = [CKA_KEY_TYPE, CKA_VALUE_LEN, CKA_MODULUS];
+        let [key_type, bytes, modulus] = self.read(object, kind_types)?;
+        let (key_type, bytes) = (number(&key_type), number(&bytes));
+        // Private keys have no CKA_MODULUS_BITS.
+        let bits = modulus.map(|modulus| bit_length(&modulus));
         let ChangeableAttributes { encrypt, decrypt, .. } = changeable;
         let usage = Usage { encrypt, decrypt, sign, verify, wrap, unwrap, derive };
         Ok(KeyAttributes { changeable, kind: kind(key_type, bytes, bits), usage })
     }
 
     fn make_probe_key(&mut self) -> Result<ObjectHandle, Fault> {
+        self.check_connection()?;
         let mut length: CK_ULONG = 32;
         let (mut yes, mut no) = (cryptoki_sys::CK_TRUE, cryptoki_sys::CK_FALSE);
         // Every usage is set: the defaults of modules differ.
         let on = [CKA_PRIVATE, CKA_SENSITIVE, CKA_ENCRYPT, CKA_DECRYPT];
-        let off = [CKA_TOKEN, CKA_EXTRACTABLE, CKA_SIGN, CKA_VERIFY, CKA_WRAP, CKA_UNWRAP];
+        let off =
+            [CKA_TOKEN, CKA_EXTRACTABLE, CKA_SIGN, CKA_VERIFY, CKA_WRAP, CKA_UNWRAP, CKA_DERIVE];
+        // Of the colon in it: no external key id can name this key.
+        let mut label = *b"xksd:probe";
         let mut template: Vec<CK_ATTRIBUTE> = Vec::with_capacity(on.len() + off.len() + 2);
+        template.push(attribute(CKA_LABEL, &mut label));
         template.push(attribute(CKA_VALUE_LEN, &mut length));
         template.extend(on.map(|kind| attribute(kind, &mut yes)));
         template.extend(off.map(|kind| attribute(kind, &mut no)));
@@ -108,6 +121,10 @@ impl Session for Pkcs11Session {
                 f(handle, &mut mechanism, template.as_mut_ptr(), count, &mut key)
             })
         })?;
+        // CK_INVALID_HANDLE
+        if key == 0 {
+            return Err(Fault::nonsense("C_GenerateKey", "the number of no object"));
+        }
         Ok(ObjectHandle { generation: self.generation, number: key })
     }
 }
@@ -148,6 +165,9 @@ impl Pkcs11Session {
             let found = batch
                 .get(..count as usize)
                 .ok_or(Fault::nonsense("C_FindObjects", "more objects than the buffer holds"))?;
+            if objects.len() > OBJECTS_MAX {
+                return Err(Fault::nonsense("C_FindObjects", "objects without end"));
+            }
             if found.is_empty() {
                 return Ok(());
             }
@@ -195,8 +215,9 @@ impl Pkcs11Session {
         let lengths: Vec<usize> = template.iter().map(|a| a.ulValueLen as usize).collect();
         let mut lengths = lengths.into_iter();
         Ok(buffers.map(|mut buffer| {
-            // An attribute that cannot be given has the length CK_UNAVAILABLE_INFORMATION.
-            let length = lengths.next().filter(|&length| length <= buffer.len())?;
+            // An attribute that cannot be given has the length CK_UNAVAILABLE_INFORMATION; one that
+            // a module did not come to, having met such a one before, still that of the buffer.
+            let length = lengths.next().filter(|&length| length < buffer.len())?;
             buffer.truncate(length);
             Some(buffer)
         }))
@@ -217,11 +238,18 @@ fn number(value: &Option<Vec<u8>>) -> Option<CK_ULONG> {
     Some(CK_ULONG::from_ne_bytes(bytes))
 }
 
+/// Length of a big-endian number, in bits.
+fn bit_length(number: &[u8]) -> usize {
+    let leading = number.iter().take_while(|byte| **byte == 0).count();
+    let digits = &number[leading..];
+    digits.first().map_or(0, |first| digits.len() * 8 - first.leading_zeros() as usize)
+}
+
 /// Names the key as `keySpec` will: AES with its length, others by type (P-30).
 fn kind(
     key_type: Option<CK_ULONG>,
     bytes: Option<CK_ULONG>,
-    modulus_bits: Option<CK_ULONG>,
+    modulus_bits: Option<usize>,
 ) -> KeyKind {
     match (key_type, bytes) {
         (Some(CKK_AES), Some(bytes @ (16 | 24 | 32))) => KeyKind::Aes { bits: bytes as u16 * 8 },
@@ -235,5 +263,33 @@ fn kind(
         (Some(CKK_AES), _) => KeyKind::Other("AES".into()),
         (Some(other), _) => KeyKind::Other(format!("CKK_{other:#x}")),
         (None, _) => KeyKind::Other("UNKNOWN".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bits_are_counted_from_the_first_that_is_set() {
+        let cases: [(&[u8], usize); 6] =
+            [(&[], 0), (&[0, 0], 0), (&[1], 1), (&[0, 0x80, 0], 16), (&[0x7f, 0], 15), (&[255], 8)];
+        for (number, bits) in cases {
+            assert_eq!(bit_length(number), bits, "{number:?}");
+        }
+    }
+
+    #[test]
+    fn keys_are_named_by_type_and_length() {
+        let name = |name: &str| KeyKind::Other(name.to_owned());
+        assert_eq!(kind(Some(CKK_AES), Some(32), None), KeyKind::Aes { bits: 256 });
+        assert_eq!(kind(Some(CKK_AES), Some(16), None), KeyKind::Aes { bits: 128 });
+        // A length that no AES key has, and one that the token does not tell.
+        assert_eq!(kind(Some(CKK_AES), Some(33), None), name("AES"));
+        assert_eq!(kind(Some(CKK_AES), None, None), name("AES"));
+        assert_eq!(kind(Some(CKK_RSA), None, Some(2048)), name("RSA_2048"));
+        assert_eq!(kind(Some(CKK_GENERIC_SECRET), Some(32), None), name("GENERIC_SECRET"));
+        assert_eq!(kind(Some(0x8000_0001), Some(32), None), name("CKK_0x80000001"));
+        assert_eq!(kind(None, None, None), name("UNKNOWN"));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use cryptoki_sys::{
     CK_SESSION_HANDLE, CK_SLOT_ID, CK_TOKEN_INFO, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKU_USER,
@@ -28,6 +29,10 @@ pub(super) struct Pkcs11Session {
     pub(super) metrics: Arc<TokenMetrics>,
     pub(super) handle: CK_SESSION_HANDLE,
     pub(super) generation: u64,
+    /// The generation of the connection that is in use now.
+    current: Arc<AtomicU64>,
+    /// Of the library when the session was opened.
+    initialisation: u64,
 }
 
 impl Pkcs11Session {
@@ -38,7 +43,9 @@ impl Pkcs11Session {
         metrics: Arc<TokenMetrics>,
         slot: CK_SLOT_ID,
         generation: u64,
+        current: Arc<AtomicU64>,
     ) -> Result<Self, Fault> {
+        let initialisation = library.initialisation();
         let mut handle: CK_SESSION_HANDLE = 0;
         library.call(&metrics, "C_OpenSession", |list| {
             let flags = CKF_SERIAL_SESSION | CKF_RW_SESSION;
@@ -47,7 +54,20 @@ impl Pkcs11Session {
             list.C_OpenSession
                 .map(|f| unsafe { f(slot, flags, ptr::null_mut(), None, &mut handle) })
         })?;
-        Ok(Self { library, metrics, handle, generation })
+        // CK_INVALID_HANDLE
+        if handle == 0 {
+            return Err(Fault::nonsense("C_OpenSession", "the number of no session"));
+        }
+        Ok(Self { library, metrics, handle, generation, current, initialisation })
+    }
+
+    /// Whether the token has been connected to anew since: this session may be another's by now.
+    pub(super) fn check_connection(&self) -> Result<(), Fault> {
+        if self.current.load(Ordering::Acquire) == self.generation {
+            return Ok(());
+        }
+        let why = "it belongs to an earlier connection";
+        Err(Fault::refused(FaultKind::SessionLost, "session", why))
     }
 
     /// Logs the process in at the token. That somebody has is as good.
@@ -67,6 +87,10 @@ impl Pkcs11Session {
 
 impl Drop for Pkcs11Session {
     fn drop(&mut self) {
+        // The session went with the library's state, and its number may have been given out again.
+        if self.initialisation != self.library.initialisation() {
+            return;
+        }
         let handle = self.handle;
         let closed = self.library.call(&self.metrics, "C_CloseSession", |list| {
             // SAFETY: the handle came from C_OpenSession; one that died since is refused.
@@ -79,23 +103,29 @@ impl Drop for Pkcs11Session {
 }
 
 /// Looks for the token in all slots of the module.
+///
+/// Two that fit are refused: which of them comes first may change with every start, and a key that
+/// is in the other one would be called unknown.
 pub(super) fn find_token(
     library: &Library,
     metrics: &TokenMetrics,
     selector: &TokenSelector,
 ) -> Result<(CK_SLOT_ID, TokenIdentity), Fault> {
+    let mut only = None;
     for slot in slots(library, metrics)? {
+        // Other tokens' troubles are not ours.
         let Ok(info) = token_info(library, metrics, slot) else { continue };
         let found = match selector {
             TokenSelector::Label(label) => padded(&info.label) == *label,
             TokenSelector::Serial(serial) => padded(&info.serialNumber) == *serial,
         };
-        if found {
-            return Ok((slot, identity(&info)));
+        if found && only.replace((slot, identity(&info))).is_some() {
+            let why = "two tokens of the module bear the configured label: name one by its serial";
+            return Err(Fault::refused(FaultKind::TokenLost, "C_GetSlotList", why));
         }
     }
     let why = "no slot of the module holds the configured token";
-    Err(Fault::refused(FaultKind::TokenLost, "C_GetSlotList", why))
+    only.ok_or(Fault::refused(FaultKind::TokenLost, "C_GetSlotList", why))
 }
 
 /// All slots with a token in them.

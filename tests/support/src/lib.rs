@@ -7,8 +7,13 @@
 
 pub mod caller;
 pub mod certificates;
+pub mod child;
+pub mod contract;
 pub mod daemon;
+pub mod foreign;
+pub mod gate;
 pub mod http;
+pub mod memory;
 pub mod request;
 pub mod shim;
 pub mod site;

@@ -1,0 +1,295 @@
+//! Each fault by itself, and many at once.
+
+use super::super::Origin;
+use super::{Dir, GOOD, and, with};
+
+/// One fault: what is said of the key, and a part of the hint.
+#[track_caller]
+fn one(dir: &Dir, toml: &str, said: &str) {
+    let faults = dir.said(toml);
+    assert_eq!(faults.len(), 1, "{faults:#?}");
+    assert!(faults[0].contains(said), "{}\nshould say\n{said}", faults[0]);
+}
+
+#[test]
+fn a_value_at_fault_is_named_with_what_is_allowed() {
+    let dir = Dir::new();
+    let server = [
+        ("max_connections = 0", "server.max_connections = 0: must be a whole number, 1 to 1000000"),
+        ("max_connections = \"9\"", "server.max_connections = 9: must be an integer"),
+        ("max_connections = 1.5", "server.max_connections = 1.5: must be an integer"),
+        ("handshake_timeout = 5", "server.handshake_timeout = 5: must be a string, in quotes"),
+        ("handshake_timeout = \"5\"", "server.handshake_timeout = \"5\": must be a duration"),
+        ("head_timeout = \"0s\"", "server.head_timeout = \"0s\": must be 100ms to 60s"),
+        ("body_timeout = \"1h\"", "server.body_timeout = \"1h\": must be 100ms to 60s"),
+        ("idle_timeout = \"9m\"", "server.idle_timeout = \"9m\": must be 10m to 24h"),
+        ("deadline = \"251ms\"", "server.deadline = \"251ms\": must be 1ms to 250ms"),
+        ("deadline = \"0ms\"", "server.deadline = \"0ms\": must be 1ms to 250ms"),
+        ("proxy_protocol_from = [\"lb\"]", "server.proxy_protocol_from[0] = \"lb\": must be a net"),
+        ("proxy_protocol_from = 1", "server.proxy_protocol_from = 1: must be a list of strings"),
+        ("insecure_plain_http_on_loopback = 1", "loopback = 1: must be true or false"),
+        ("insecure_plain_http_on_loopback = true", "cannot stand beside [server.tls]"),
+        ("drain = 5", "server.drain: must be a section"),
+        ("drain.delay = \"11m\"", "server.drain.delay = \"11m\": must be 0s to 10m"),
+        ("drain.wait = \"1s\"", "server.drain.wait: is no known key"),
+    ];
+    for (line, said) in server {
+        one(&dir, &and("[server]", line), said);
+    }
+    let token = [
+        ("sessions = 0", "tokens.hsm.sessions = 0: must be a whole number, 1 to 1024"),
+        ("sessions = 1025", "tokens.hsm.sessions = 1025: must be a whole number, 1 to 1024"),
+        ("queue = -1", "tokens.hsm.queue = -1: must be a whole number, 1 to 100000"),
+        ("serial = \"1\"", "tokens.hsm.serial: cannot stand beside `label`"),
+        ("probe_interval = \"1m\"", "must be 100ms to 30s"),
+        ("catalogue_interval = \"\"", "must be a duration"),
+        ("environment = { \"A=B\" = \"\" }", "tokens.hsm.environment.A=B: is no name"),
+        ("environment = { XKSD_X = \"\" }", "is for xksd itself"),
+        ("environment = { X = 1 }", "tokens.hsm.environment.X: must be a string, in quotes"),
+    ];
+    for (line, said) in token {
+        one(&dir, &and("[tokens.hsm]", line), said);
+    }
+    let replaced = [
+        ("version = 1", "version = 2", "version = 2: must be 1"),
+        ("version = 1", "", "version: is missing"),
+        ("\"127.0.0.1:8443\"", "\"localhost:8443\"", "must be an IP address and a port"),
+        ("\"127.0.0.1:8443\"", "[]", "server.listen = []: must hold at least one"),
+        ("\"127.0.0.1:9443\"", "\"127.0.0.1:8443\"", "is the address of server.listen as well"),
+        ("\"module.so\"", "\"no.so\"", "tokens.hsm.module = \"no.so\": `no.so`: No such file"),
+        ("\"module.so\"", "\".\"", "is not a file"),
+        ("label = \"xksd\"", "", "tokens.hsm.label: is missing: `label` or `serial`"),
+        ("label = \"xksd\"", "label = \"\"", "tokens.hsm.label = \"\": must not be empty"),
+        ("\"token.pin\"", "\"no.pin\"", "tokens.hsm.pin: cannot read `no.pin`: No such file"),
+        ("\"token.pin\"", "\"module.so\"", "tokens.hsm.pin: is empty"),
+        ("file = \"token.pin\"", "env = \"HSM_PIN\"", "variable `HSM_PIN` is not set"),
+        ("file = \"token.pin\"", "credential = \"x\"", "CREDENTIALS_DIRECTORY is not set"),
+        ("pin = { file = \"token.pin\" }", "", "tokens.hsm.pin: is missing; it takes `{ file"),
+        ("prefix = \"demo\"", "prefix = \"/demo\"", "without a slash at its ends"),
+        ("prefix = \"demo\"", "", "keystores.demo.prefix: is missing"),
+        ("[\"us-east-1\"]", "[]", "keystores.demo.regions = []: must hold at least one"),
+        ("[\"us-east-1\"]", "[\"US\"]", "keystores.demo.regions[0] = \"US\": a Region may only"),
+        ("token = \"hsm\"", "token = \"hms\"", "there is no [tokens.hms]"),
+        ("[\"demo-*\", \"other\"]", "[]", "keystores.demo.keys = []: must hold at least one"),
+        ("[\"demo-*\", \"other\"]", "[\"a*b\"]", "keys[0] = \"a*b\": a `*` may only stand at"),
+        ("\"ABCDEFGHIJKLMNOPQRST\"", "\"short\"", "credentials[0].access_key_id: an access key id"),
+        ("\"demo.secret\"", "\"token.pin\"", "a secret access key must have 43 to 64 characters"),
+        ("[keystores.demo]\n", "[keystores.demo]\ncolour = 1\n", "keystores.demo.colour: is no"),
+        ("\"server.pem\"", "\"token.pin\"", "server.tls.certificate: "),
+        ("\"server.pem\"", "\"no.pem\"", "server.tls.certificate: cannot read"),
+        ("\"server.key\"", "\"token.pin\"", "server.tls.private_key: "),
+        ("\"server.key\"", "\"no.key\"", "server.tls.private_key: cannot read `no.key`"),
+    ];
+    for (old, new, said) in replaced {
+        one(&dir, &with(old, new), said);
+    }
+}
+
+#[test]
+fn sections_that_must_be_there_are_named() {
+    let dir = Dir::new();
+    let said = dir.said("version = 1");
+    let missing = ["server.listen", "server.tls", "ops.listen", "tokens", "keystores"];
+    assert_eq!(said.len(), missing.len(), "{said:#?}");
+    for (said, key) in said.iter().zip(missing) {
+        assert!(said.starts_with(&format!("{key}: is missing")), "{said}");
+    }
+    let credentials = GOOD.find("[[keystores.demo.credentials]]").unwrap();
+    one(&dir, &GOOD[..credentials], "keystores.demo.credentials: is missing");
+}
+
+#[test]
+fn both_halves_of_mutual_tls_are_wanted() {
+    // P-16
+    let dir = Dir::new();
+    one(
+        &dir,
+        &and("[server.tls]", "client_ca = \"server.pem\""),
+        "server.tls.client_subject: is missing, and `client_ca` is set",
+    );
+    one(
+        &dir,
+        &and("[server.tls]", "client_subject = \"CN=kms\""),
+        "server.tls.client_ca: is missing, and `client_subject` is set",
+    );
+    let both = |ca: &str, subject: &str| {
+        and("[server.tls]", &format!("client_ca = \"{ca}\"\nclient_subject = \"{subject}\""))
+    };
+    one(&dir, &both("server.pem", "kms"), "server.tls.client_subject = \"kms\": not a disting");
+    one(&dir, &both("no.pem", "CN=kms"), "server.tls.client_ca: cannot read");
+    one(&dir, &both("token.pin", "CN=kms"), "server.tls.client_ca: ");
+}
+
+#[test]
+fn a_key_that_fits_another_certificate_is_refused() {
+    let dir = Dir::new();
+    dir.certificate("other");
+    one(&dir, &with("server.key", "other.key"), "certificate and private key do not fit");
+}
+
+/// Another key store beside the good one.
+fn second(prefix: &str, access_key_id: &str) -> String {
+    format!(
+        "{GOOD}\n[keystores.second]\nprefix = \"{prefix}\"\nregions = [\"eu-west-1\"]\n\
+         token = \"hsm\"\nkeys = [\"*\"]\n[[keystores.second.credentials]]\n\
+         access_key_id = \"{access_key_id}\"\nsecret = {{ file = \"demo.secret\" }}\n"
+    )
+}
+
+#[test]
+fn key_stores_share_neither_prefix_nor_access_key_id() {
+    // P-4, P-14
+    let dir = Dir::new();
+    assert!(dir.load(&second("second", "TSRQPONMLKJIHGFEDCBA"), &[]).is_ok());
+    one(
+        &dir,
+        &second("demo", "TSRQPONMLKJIHGFEDCBA"),
+        "keystores.second.prefix = \"demo\": is the prefix of key store `demo` as well",
+    );
+    one(
+        &dir,
+        &second("second", "ABCDEFGHIJKLMNOPQRST"),
+        "ABCDEFGHIJKLMNOPQRST is there twice, first in key store `demo`",
+    );
+    let twice = "[[keystores.demo.credentials]]\naccess_key_id = \"ABCDEFGHIJKLMNOPQRST\"\n\
+                 secret = { file = \"demo.secret\" }\n";
+    one(&dir, &format!("{GOOD}{twice}"), "demo.credentials[1].access_key_id: ABCDEFGHIJKLM");
+}
+
+#[test]
+fn modules_share_one_environment() {
+    let dir = Dir::new();
+    let two = |a: &str, b: &str| {
+        let other =
+            "[tokens.other]\nmodule = \"module.so\"\nlabel = \"x\"\npin = { file = \"token.pin\" }";
+        format!(
+            "{GOOD}{other}\nenvironment.CONF = \"{b}\"\n[tokens.hsm.environment]\nCONF = \"{a}\""
+        )
+    };
+    let config = dir.load(&two("/a", "/a"), &[]).unwrap();
+    assert_eq!(config.environment["CONF"], "/a");
+    one(
+        &dir,
+        &two("/a", "/b"),
+        "tokens.other.environment.CONF: has another value in [tokens.hsm.environment]",
+    );
+}
+
+#[test]
+fn the_closest_known_key_is_suggested() {
+    let dir = Dir::new();
+    let hint = |toml: &str| dir.faults(toml).remove(0).hint.unwrap();
+    assert_eq!(hint(&and("[server]", "lissten = 1")), "did you mean `server.listen`?");
+    assert_eq!(hint(&and("[ops]", "metric_listen = 1")), "did you mean `ops.metrics_listen`?");
+    assert_eq!(hint(&format!("{GOOD}[keystore.x]")), "did you mean `keystores`?");
+    let others = "known here: access_key_id, secret";
+    assert_eq!(hint(&and("[[keystores.demo.credentials]]", "zzzzzz = 1")), others);
+}
+
+#[test]
+fn a_fault_names_file_or_variable() {
+    let dir = Dir::new();
+    let fault = dir.faults(&and("[server]", "deadline = \"1s\"")).remove(0);
+    assert_eq!(fault.origin, Origin::File(dir.path("xksd.toml")));
+    assert!(fault.hint.unwrap().contains("P-8"));
+    for (name, value, key) in [
+        ("XKSD_SERVER__DEADLINE", "1s", "server.deadline"),
+        ("XKSD_SERVER__LISTEN", "a:1", "server.listen[0]"),
+        ("XKSD_SERVER__TSL__CERTIFICATE", "a", "server.tsl"),
+        ("XKSD_SERVERS__LISTEN", "a", "servers"),
+        ("XKSD_TOKENS__HSM__SESSIONS", "many", "tokens.hsm.sessions"),
+        ("XKSD_KEYSTORES__DEMO__ENABLED", "yes", "keystores.demo.enabled"),
+    ] {
+        let faults = dir.faults_with(GOOD, &[(name, value)]);
+        assert_eq!(faults.len(), 1, "{faults:?}");
+        assert_eq!(faults[0].origin, Origin::Variable(name.to_owned()));
+        assert_eq!(faults[0].key, key);
+    }
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_located() {
+    let dir = Dir::new();
+    one(&dir, "version = 1\n[server\n", "is not TOML at line 2, column 8: unclosed table");
+    one(&dir, &format!("{GOOD}\n[server]"), "duplicate key");
+    one(&dir, "version = 99999999999999999999", "is not TOML: it holds a number");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let errors = super::load(std::path::Path::new("/nonexistent/xksd.toml"), std::iter::empty());
+    let error = errors.unwrap_err().to_string();
+    assert!(error.starts_with("/nonexistent/xksd.toml: cannot be read: No such file"), "{error}");
+}
+
+#[test]
+fn all_faults_come_at_once() {
+    let toml = r#"
+colour = "blue"
+version = 3
+[server]
+listen = ["127.0.0.1:8443", "nowhere"]
+deadline = "300ms"
+idle_timeout = "5m"
+max_connections = 0
+[server.tls]
+certificate = "no.pem"
+private_key = "no.key"
+client_ca = "no-ca.pem"
+[server.drain]
+delay = "soon"
+[ops]
+listen = "9443"
+[log]
+format = "xml"
+level = "=="
+[fleet]
+size = 0
+[tokens.HSM]
+module = "no.so"
+label = "a"
+serial = "b"
+pin = { file = "no.pin" }
+sessions = 2000
+[keystores.demo]
+prefix = "demo/"
+regions = []
+token = "other"
+keys = ["a/b"]
+enabled = "yes"
+[[keystores.demo.credentials]]
+access_key_id = "x"
+secret = "x"
+"#;
+    let faults = Dir::new().faults(toml);
+    let keys: Vec<&str> = faults.iter().map(|fault| fault.key.as_str()).collect();
+    let expected = [
+        "version",
+        "server.listen[1]",
+        "server.tls.client_subject",
+        "server.tls.certificate",
+        "server.tls.private_key",
+        "server.max_connections",
+        "server.idle_timeout",
+        "server.deadline",
+        "server.drain.delay",
+        "ops.listen",
+        "log.format",
+        "log.level",
+        "fleet.size",
+        "tokens.HSM",
+        "tokens.HSM.module",
+        "tokens.HSM.serial",
+        "tokens.HSM.pin",
+        "tokens.HSM.sessions",
+        "keystores.demo.prefix",
+        "keystores.demo.regions",
+        "keystores.demo.token",
+        "keystores.demo.keys[0]",
+        "keystores.demo.enabled",
+        "keystores.demo.credentials[0].access_key_id",
+        "keystores.demo.credentials[0].secret",
+        "colour",
+    ];
+    assert_eq!(keys, expected);
+}

@@ -1,0 +1,144 @@
+//! The template and the reference tell of every key, and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::{Value, ValueKind};
+
+use super::super::report::Report;
+use super::super::{TEMPLATE, read, source};
+use super::{Dir, GOOD, SECRET};
+
+/// The files that template and reference name.
+fn dir() -> Dir {
+    let dir = Dir::new();
+    dir.write("tls/x", "");
+    dir.certificate("tls/server");
+    dir.certificate("tls/client-ca");
+    dir.write("credentials/demo.secret", SECRET);
+    dir
+}
+
+/// A line that is a key commented out: no blank follows the `#`.
+fn uncommented(toml: &str) -> String {
+    let line = |line: &str| match line.strip_prefix('#') {
+        Some(key) if key.starts_with(|c: char| c.is_ascii_alphabetic()) => key.to_owned(),
+        _ => line.to_owned(),
+    };
+    toml.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Every key of the file, with its value if that is no section.
+fn keys(path: &str, value: &Value, keys: &mut BTreeMap<String, Option<Value>>) {
+    let below = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+    match &value.kind {
+        ValueKind::Table(table) => {
+            keys.insert(path.to_owned(), None);
+            for (key, value) in table {
+                self::keys(&below(key), value, keys);
+            }
+        }
+        ValueKind::Array(items)
+            if matches!(items.first(), Some(Value { kind: ValueKind::Table(_), .. })) =>
+        {
+            keys.insert(path.to_owned(), None);
+            self::keys(&format!("{path}[0]"), &items[0], keys);
+        }
+        _ => drop(keys.insert(path.to_owned(), Some(value.clone()))),
+    }
+}
+
+#[test]
+fn the_template_is_a_good_configuration() {
+    let dir = dir();
+    let module = [("XKSD_TOKENS__HSM__MODULE", "module.so")];
+    let config = dir.load(TEMPLATE, &module).unwrap();
+    assert_eq!(config.warnings, [""; 0]);
+}
+
+#[test]
+fn every_key_stands_in_the_template_with_its_default() {
+    let dir = dir();
+    dir.write("xksd.toml", &uncommented(TEMPLATE));
+    let path = dir.path("xksd.toml");
+    let tree = source::read(&path, &BTreeMap::new()).unwrap();
+    let mut written = BTreeMap::new();
+    for (key, value) in &tree.values {
+        keys(key, value, &mut written);
+    }
+    let report = Report::new(&path, tree.variables, BTreeMap::new());
+    let _ = read(&report, tree.values);
+    let asked = report.asked();
+
+    for (key, default) in &asked {
+        let value = written.get(key);
+        let value = value.unwrap_or_else(|| panic!("`{key}` is not in the template"));
+        if let Some(default) = default {
+            let value = value.as_ref().expect("no section has a default").to_string();
+            assert_eq!(value, *default, "{key}");
+        }
+    }
+    let names_of_the_operator = |key: &str| {
+        let is_part = ["tokens.hsm", "keystores.demo", "keystores.demo.credentials[0]"];
+        let is_below = ["tokens.hsm.pin.", "tokens.hsm.environment.", "credentials[0].secret."];
+        is_part.contains(&key) || is_below.iter().any(|below| key.contains(below))
+    };
+    let unknown: Vec<_> = written
+        .keys()
+        .filter(|key| !asked.contains_key(*key) && !names_of_the_operator(key))
+        .collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}
+
+const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md"));
+
+#[test]
+fn every_toml_block_of_the_reference_is_good() {
+    let dir = dir();
+    dir.write("hsm.pin", "1234");
+    let blocks: Vec<&str> = REFERENCE
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert!(blocks.len() >= 4, "{}", blocks.len());
+    let variables = [
+        ("XKSD_TOKENS__HSM__MODULE", "module.so"),
+        ("CREDENTIALS_DIRECTORY", dir.0.path().to_str().unwrap()),
+        ("HSM_PIN", "1234"),
+    ];
+    for block in blocks {
+        // A block shows a section or two; what it leaves out is that of a good configuration.
+        let sections: BTreeSet<&str> = block.lines().filter(|line| line.starts_with('[')).collect();
+        let rest: String = GOOD
+            .split_inclusive("\n\n")
+            .filter(|section| !sections.contains(section.trim_start().lines().next().unwrap()))
+            .collect();
+        let is_whole = block.contains("version = 1");
+        let toml = if is_whole { block.to_owned() } else { format!("{rest}\n{block}") };
+        if let Err(errors) = dir.load(&toml, &variables) {
+            panic!("{errors}\n--- in\n{toml}");
+        }
+    }
+}
+
+#[test]
+fn every_key_stands_in_the_reference() {
+    let dir = dir();
+    dir.write("xksd.toml", GOOD);
+    let path = dir.path("xksd.toml");
+    let tree = source::read(&path, &BTreeMap::new()).unwrap();
+    let report = Report::new(&path, tree.variables, BTreeMap::new());
+    let _ = read(&report, tree.values);
+    for (key, default) in report.asked() {
+        let name = key.rsplit('.').next().unwrap();
+        let row = REFERENCE.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+        let is_section = REFERENCE.lines().any(|line| {
+            let title = line.trim_start_matches('#').trim().replace(['`', '[', ']'], "");
+            line.starts_with('#') && title.split('.').any(|part| part == name)
+        });
+        assert!(row.is_some() || is_section, "`{key}` is not in the reference");
+        if let (Some(row), Some(default)) = (row, default) {
+            assert!(row.contains(&format!("`{default}`")), "{key}: {row}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What a good configuration becomes.
+
+use std::time::Duration;
+
+use super::super::Transport;
+use super::{Dir, GOOD, and, with};
+use crate::hsm::pkcs11::TokenSelector;
+use crate::hsm::token;
+use crate::telemetry::{self, Format};
+use crate::tls::ClientAuth;
+
+#[test]
+fn what_is_left_out_has_its_default() {
+    let dir = Dir::new();
+    let config = dir.load(GOOD, &[]).unwrap();
+    assert_eq!(config.warnings, [""; 0]);
+    let server = &config.server;
+    assert_eq!(server.listen, ["127.0.0.1:8443".parse().unwrap()]);
+    assert_eq!(server.limits.max_connections, 4096);
+    assert_eq!(server.limits.idle_timeout, Duration::from_secs(900));
+    assert_eq!(server.deadline, Duration::from_millis(120));
+    assert_eq!(server.drain_delay, Duration::from_secs(20));
+    assert_eq!(server.drain_timeout, Duration::from_secs(10));
+    assert!(server.limits.proxy_protocol_from.is_empty());
+    let Transport::Tls(tls) = &server.transport else { panic!("{:?}", server.transport) };
+    assert_eq!(tls.certificate, dir.path("server.pem"));
+    assert!(matches!(tls.client_auth, ClientAuth::Off));
+    assert_eq!(config.ops.metrics_listen, None);
+    assert_eq!(config.fleet_size.get(), 1);
+    assert!(config.environment.is_empty());
+    let (_, token) = config.tokens.first_key_value().unwrap();
+    assert_eq!(token.module, dir.path("module.so"));
+    assert!(matches!(&token.selector, TokenSelector::Label(label) if label == "xksd"));
+    assert_eq!(token.pin.expose(), "1234", "one line end does not count");
+    let keystore = &config.keystores[0];
+    assert!(keystore.enabled);
+    assert_eq!(keystore.keys.len(), 2);
+    assert_eq!(keystore.credentials.access_key_ids().count(), 1);
+}
+
+/// Components have defaults of their own, for tests; nobody should have to know which are used.
+#[test]
+fn defaults_are_those_of_the_components() {
+    let config = Dir::new().load(GOOD, &[]).unwrap();
+    let (_, token) = config.tokens.first_key_value().unwrap();
+    let (ours, theirs) = (&token.settings, token::Settings::default());
+    assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
+    assert_eq!(format!("{:?}", config.log), format!("{:?}", telemetry::Settings::default()));
+}
+
+#[test]
+fn variables_override_the_file() {
+    let dir = Dir::new();
+    dir.write("other.pin", "5678");
+    let variables = [
+        ("XKSD_SERVER__LISTEN", "127.0.0.2:1, [::1]:2"),
+        ("XKSD_SERVER__MAX_CONNECTIONS", "7"),
+        ("XKSD_SERVER__DRAIN__DELAY", "0s"),
+        ("XKSD_SERVER__PROXY_PROTOCOL_FROM", "10.0.0.0/8,192.168.1.1"),
+        ("XKSD_LOG__FORMAT", "text"),
+        ("XKSD_FLEET__SIZE", "3"),
+        ("XKSD_TOKENS__HSM__LABEL", "42"),
+        ("XKSD_TOKENS__HSM__PIN__FILE", "other.pin"),
+        ("XKSD_TOKENS__HSM__ENVIRONMENT__Vendor__Conf", "/etc/vendor"),
+        ("XKSD_KEYSTORES__DEMO__ENABLED", "false"),
+        ("XKSD_KEYSTORES__DEMO__PREFIX", ""),
+        ("XKSD_KEYSTORES__DEMO__KEYS", "a,b,c-*"),
+        // No settings: one because of its case, the others because they name no key.
+        ("xksd_server__listen", "x"),
+        ("XKSD_CONFIG", "/etc/xksd/xksd.toml"),
+        ("XKSD_LOG", "x"),
+    ];
+    let config = dir.load(GOOD, &variables).unwrap();
+    assert_eq!(config.server.listen.len(), 2);
+    assert_eq!(config.server.limits.max_connections, 7);
+    assert_eq!(config.server.limits.proxy_protocol_from.len(), 2);
+    assert_eq!(config.server.drain_delay, Duration::ZERO);
+    assert_eq!(config.log.format, Format::Text);
+    assert_eq!(config.fleet_size.get(), 3);
+    let (_, token) = config.tokens.first_key_value().unwrap();
+    assert!(matches!(&token.selector, TokenSelector::Label(label) if label == "42"));
+    assert_eq!(token.pin.expose(), "5678");
+    assert_eq!(config.environment["Vendor__Conf"], "/etc/vendor");
+    let keystore = &config.keystores[0];
+    assert!(!keystore.enabled);
+    assert_eq!(keystore.prefix.as_str(), "");
+    assert_eq!(keystore.keys.len(), 3);
+}
+
+#[test]
+fn plain_http_is_for_loopback_alone() {
+    let dir = Dir::new();
+    let tls = "[server.tls]\ncertificate = \"server.pem\"\nprivate_key = \"server.key\"\n";
+    let plain = with(tls, "").replace("[ops]", "[ops]\n").replace(
+        "listen = \"127.0.0.1:8443\"",
+        "listen = [\"127.0.0.1:8443\", \"[::1]:8443\"]\ninsecure_plain_http_on_loopback = true",
+    );
+    let config = dir.load(&plain, &[]).unwrap();
+    assert!(matches!(config.server.transport, Transport::PlainOnLoopback));
+    let faults = dir.faults_with(&plain, &[("XKSD_SERVER__LISTEN", "127.0.0.1:1,0.0.0.0:2")]);
+    assert_eq!(faults.len(), 1);
+    assert_eq!(faults[0].key, "server.insecure_plain_http_on_loopback");
+    assert!(faults[0].problem.contains("0.0.0.0:2"));
+}
+
+#[test]
+fn mutual_tls_takes_ca_and_subject() {
+    let dir = Dir::new();
+    let lines = "client_ca = \"server.pem\"\nclient_subject = \"CN=kms\"";
+    let config = dir.load(&and("[server.tls]", lines), &[]).unwrap();
+    let Transport::Tls(tls) = &config.server.transport else { panic!() };
+    assert!(matches!(tls.client_auth, ClientAuth::Required { .. }));
+}
+
+#[test]
+fn a_token_may_be_chosen_by_serial() {
+    let config = Dir::new().load(&with("label = \"xksd\"", "serial = \"0a\""), &[]).unwrap();
+    let (_, token) = config.tokens.first_key_value().unwrap();
+    assert!(matches!(&token.selector, TokenSelector::Serial(serial) if serial == "0a"));
+}

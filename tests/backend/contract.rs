@@ -1,0 +1,115 @@
+//! One contract for all backends: in memory, SoftHSM2 by itself, SoftHSM2 behind the shim.
+
+use std::sync::Arc;
+
+use cryptoki::object::Attribute;
+use cryptoki::types::Date;
+use support::child::{TokenAtHand, Way, with_token};
+use support::contract;
+use support::foreign::{ForeignTool, Material};
+use support::memory::MemoryBackend;
+use support::token::SoftHsmToken;
+use xksd::catalogue::Reader;
+use xksd::hsm::backend::Backend;
+use xksd::hsm::fault::FaultKind;
+use xksd::hsm::pkcs11::{Library, Pkcs11Backend, TokenSelector};
+use xksd::metrics::Metrics;
+use xksd::secret::Secret;
+
+/// The backend that leads to this token.
+pub(crate) fn pkcs11_backend(token: &TokenAtHand) -> Pkcs11Backend {
+    let library = Arc::new(Library::new(&token.module));
+    let selector = TokenSelector::Label(token.label.clone());
+    let metrics = Metrics::new().token(&"test".parse().expect("it is a token name"));
+    Pkcs11Backend::new(library, selector, Secret::new(token.pin.to_owned()), metrics)
+}
+
+macro_rules! clauses {
+    (@pkcs11 $name:ident, $way:ident, $($clause:ident),+) => {
+        mod $name {
+            $(
+                #[test]
+                fn $clause() {
+                    let test = concat!("contract::", stringify!($name), "::", stringify!($clause));
+                    super::with_token(test, super::Way::$way, |token| {
+                        let keys =
+                            super::ForeignTool::login(&token.module, &token.label, token.pin);
+                        super::contract::$clause(&super::pkcs11_backend(token), &keys);
+                    });
+                }
+            )+
+        }
+    };
+    ($($clause:ident),+ $(,)?) => {
+        mod memory {
+            $(
+                #[test]
+                fn $clause() {
+                    let backend = super::MemoryBackend::new();
+                    super::contract::$clause(&backend, &backend);
+                }
+            )+
+        }
+        clauses!(@pkcs11 softhsm, Direct, $($clause),+);
+        clauses!(@pkcs11 shim, Shim, $($clause),+);
+    };
+}
+
+clauses!(
+    round_trips,
+    known_answer,
+    long_iv,
+    bad_ciphertext,
+    denied_usage,
+    destroyed_object,
+    earlier_connection,
+    objects,
+    labels,
+    twins,
+    attributes,
+    probe_key,
+    random,
+    threads,
+);
+
+/// An object that no tool of ours would make: SoftHSM2 has trouble with its dates.
+#[test]
+fn an_odd_object_hides_no_other() {
+    with_token("contract::an_odd_object_hides_no_other", Way::Direct, |token| {
+        let tool = ForeignTool::login(&token.module, &token.label, token.pin);
+        for label in [&b"good"[..], b"odd"] {
+            contract::Keys::add(
+                &tool,
+                label,
+                label,
+                Material::Aes(contract::VALUE),
+                contract::BOTH,
+            );
+        }
+        let date = || Date::new_from_str_slice("2026", "01", "31").expect("it is a date");
+        tool.change(b"odd", &[Attribute::StartDate(date()), Attribute::EndDate(date())]);
+        let backend = pkcs11_backend(token);
+        let mut session = backend.connect().expect("the token is there");
+        let mut reader = Reader::default();
+        for _again in 0..2 {
+            let catalogue = reader.read(session.as_mut()).expect("the token can be read");
+            let good = "good".parse().expect("it is an external key id");
+            assert!(catalogue.find(&good).is_some_and(|key| key.is_ok()));
+            assert_eq!(catalogue.len() + catalogue.unread(), 2);
+        }
+    });
+}
+
+/// Which of two tokens is meant must not depend on the order in which the module lists them.
+#[test]
+fn two_tokens_of_one_label_are_refused() {
+    with_token("contract::two_tokens_of_one_label_are_refused", Way::Direct, |token| {
+        let conf = std::env::var_os("SOFTHSM2_CONF").expect("it is set in the child");
+        let directory = std::path::Path::new(&conf).parent().expect("it is in a directory");
+        let twin = SoftHsmToken::create(directory, &token.label);
+        assert_eq!(twin.label, token.label);
+        let fault = pkcs11_backend(token).connect().err().expect("nothing says which one");
+        assert_eq!(fault.kind, FaultKind::TokenLost);
+        assert!(fault.to_string().contains("serial"), "{fault}");
+    });
+}

@@ -1,0 +1,7 @@
+//! The HSM side, from the outside: backends by one contract, a token by what its threads do.
+
+mod catalogue;
+mod contract;
+mod counts;
+mod iv;
+mod token;

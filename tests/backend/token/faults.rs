@@ -1,0 +1,129 @@
+//! Who mends what: sessions, the connection, the catalogue.
+
+use std::time::Instant;
+
+use support::memory::{Act, MemoryKey};
+use xksd::hsm::codes::{self, Code};
+use xksd::hsm::fault::FaultKind;
+use xksd::hsm::token::TokenState;
+
+use super::{Bench, fault, settings, soon};
+
+#[tokio::test]
+async fn a_lost_session_is_replaced_by_its_worker() {
+    let lost = [
+        codes::SESSION_HANDLE_INVALID,
+        codes::SESSION_CLOSED,
+        codes::OPERATION_ACTIVE,
+        codes::OPERATION_NOT_INITIALIZED,
+        codes::BUFFER_TOO_SMALL,
+        Code(0x8000_0001),
+    ];
+    for code in lost {
+        let bench = Bench::up(settings(1)).await;
+        assert!(bench.encrypt().await.is_ok());
+        let sessions = bench.backend.calls("C_OpenSession");
+        bench.backend.next("C_Encrypt", Act::Return(code));
+        assert!(!fault(bench.encrypt().await).kind.keeps_session(), "{code}");
+        assert!(bench.encrypt().await.is_ok(), "{code}");
+        assert_eq!(bench.backend.calls("C_OpenSession") - sessions, 1, "{code}");
+        assert_eq!(bench.backend.calls("C_Login"), 1, "{code}");
+        assert_eq!(bench.token.state(), TokenState::Up);
+    }
+}
+
+#[tokio::test]
+async fn a_callers_or_a_keys_fault_costs_no_session() {
+    let bench = Bench::up(settings(1)).await;
+    assert!(bench.encrypt().await.is_ok());
+    let sessions = bench.backend.calls("C_OpenSession");
+    let kept = [
+        (codes::KEY_FUNCTION_NOT_PERMITTED, FaultKind::KeyUsage),
+        (codes::KEY_TYPE_INCONSISTENT, FaultKind::KeyUsage),
+        (codes::KEY_HANDLE_INVALID, FaultKind::HandleStale),
+        (codes::DEVICE_MEMORY, FaultKind::Busy),
+    ];
+    for (code, kind) in kept {
+        bench.backend.next("C_EncryptInit", Act::Return(code));
+        assert_eq!(fault(bench.encrypt().await).kind, kind);
+    }
+    let mut opening = bench.sealed().await;
+    opening.tag[0] ^= 1;
+    assert_eq!(fault(bench.decrypt(opening).await).kind, FaultKind::BadCiphertext);
+    assert!(bench.encrypt().await.is_ok());
+    assert_eq!(bench.backend.calls("C_OpenSession"), sessions);
+}
+
+#[tokio::test]
+async fn a_lost_connection_is_made_anew_once_with_other_handles() {
+    let lost = [
+        (codes::USER_NOT_LOGGED_IN, FaultKind::LoginLost),
+        (codes::DEVICE_ERROR, FaultKind::TokenLost),
+        (codes::TOKEN_NOT_PRESENT, FaultKind::TokenLost),
+        (codes::CRYPTOKI_NOT_INITIALIZED, FaultKind::LibraryLost),
+    ];
+    for (code, kind) in lost {
+        let bench = Bench::up(settings(3)).await;
+        // After the next connection the old numbers name the other key.
+        bench.backend.add(MemoryKey::aes_256("other"));
+        let old = bench.handle();
+        // Several sessions meet it, and one new connection is enough.
+        for _ in 0..3 {
+            bench.backend.next("C_EncryptInit", Act::Return(code));
+        }
+        let (a, b, c) = tokio::join!(bench.encrypt(), bench.encrypt(), bench.encrypt());
+        for result in [a, b, c] {
+            assert_eq!(fault(result).kind, kind, "{code}");
+        }
+        let new = bench.reconnected(old).await;
+        assert_eq!(new, bench.handle());
+        assert!(new.number != old.number, "the test is about numbers that change");
+        let stale = bench.encrypt_with(old, soon()).await;
+        assert_eq!(fault(stale).kind, FaultKind::HandleStale, "{code}");
+        assert!(bench.encrypt().await.is_ok(), "{code}");
+        assert_eq!(bench.backend.calls("C_Login"), 2, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_stale_handle_has_the_keys_read_again() {
+    let bench = Bench::up(settings(1)).await;
+    let old = bench.handle();
+    let before = bench.token.catalogue().expect("it was read").started();
+    bench.backend.destroy(bench.key);
+    let stale = fault(bench.encrypt_with(old, soon()).await);
+    assert_eq!(stale.kind, FaultKind::HandleStale);
+    // Nobody asks for this reading but the worker.
+    let gate = bench.backend.hang("C_FindObjects");
+    gate.open();
+    let catalogue = bench.token.catalogue_since(Instant::now(), soon()).await;
+    let catalogue = catalogue.expect("the token can be read");
+    assert!(catalogue.started() > before && catalogue.is_empty());
+}
+
+#[tokio::test]
+async fn no_session_to_be_had_is_no_reason_to_connect_anew() {
+    let bench = Bench::up(settings(1)).await;
+    assert!(bench.encrypt().await.is_ok());
+    for code in [codes::SESSION_COUNT, codes::HOST_MEMORY] {
+        bench.backend.next("C_Encrypt", Act::Return(codes::SESSION_CLOSED));
+        bench.backend.next("C_OpenSession", Act::Return(code));
+        assert_eq!(fault(bench.encrypt().await).kind, FaultKind::SessionLost);
+        assert!(bench.encrypt().await.is_ok());
+    }
+    assert_eq!(bench.backend.calls("C_Login"), 1);
+}
+
+#[tokio::test]
+async fn a_token_that_fails_its_probes_goes_down_and_comes_back() {
+    let bench = Bench::up(settings(1)).await;
+    let old = bench.handle();
+    // The probe decrypts to something else, twice.
+    bench.backend.always("C_Decrypt", Some(Act::FlipBit));
+    bench.backend.next("C_Encrypt", Act::Return(codes::SESSION_CLOSED));
+    assert_eq!(fault(bench.encrypt().await).kind, FaultKind::SessionLost);
+    super::wait_for(&bench.token, |state| matches!(state, TokenState::Down(_))).await;
+    bench.backend.always("C_Decrypt", None);
+    bench.reconnected(old).await;
+    assert!(bench.encrypt().await.is_ok());
+}

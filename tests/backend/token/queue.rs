@@ -1,0 +1,98 @@
+//! The bounded queue, deadlines, and who waits for whom.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use support::memory::Act;
+use xksd::clock::Deadline;
+use xksd::hsm::token::{Settings, TokenError};
+use xksd::secret::Plaintext;
+
+use super::{AAD, Bench, TEXT, settings, soon};
+
+/// Puts a job into the queue.
+async fn begin<F: Future>(job: &mut Pin<&mut F>) {
+    let polled = tokio::time::timeout(Duration::ZERO, job).await;
+    assert!(polled.is_err(), "it is not done at once");
+}
+
+#[tokio::test]
+async fn one_job_too_many_is_refused() {
+    let bench = Bench::up(Settings { queue: 1, ..settings(1) }).await;
+    let gate = bench.backend.hang("C_Encrypt");
+    let mut running = pin!(bench.encrypt());
+    begin(&mut running).await;
+    gate.wait_for(1);
+    let mut waiting = pin!(bench.encrypt());
+    begin(&mut waiting).await;
+    assert_eq!(bench.encrypt().await, Err(TokenError::QueueFull));
+    gate.open();
+    assert!(running.await.is_ok());
+    assert!(waiting.await.is_ok());
+    assert!(bench.encrypt().await.is_ok());
+}
+
+#[tokio::test]
+async fn an_expired_job_is_never_started() {
+    let bench = Bench::up(settings(1)).await;
+    let started = bench.backend.calls("C_EncryptInit");
+    let gate = bench.backend.hang("C_Encrypt");
+    let mut running = pin!(bench.encrypt());
+    begin(&mut running).await;
+    gate.wait_for(1);
+    let now = Deadline::after(Duration::ZERO);
+    let late = bench.encrypt_with(bench.handle(), now).await;
+    assert_eq!(late.err(), Some(TokenError::Late));
+    // Nor is one for which nobody waits any more.
+    {
+        let mut abandoned = pin!(bench.encrypt());
+        begin(&mut abandoned).await;
+    }
+    gate.open();
+    assert!(running.await.is_ok());
+    assert!(bench.encrypt().await.is_ok());
+    assert_eq!(bench.backend.calls("C_EncryptInit") - started, 2);
+}
+
+#[tokio::test]
+async fn a_session_that_hangs_leaves_the_others_serving() {
+    let bench = Bench::up(settings(2)).await;
+    let gate = bench.backend.hang("C_Encrypt");
+    let mut hanging =
+        pin!(bench.encrypt_with(bench.handle(), Deadline::after(Duration::from_millis(50))));
+    begin(&mut hanging).await;
+    gate.wait_for(1);
+    for _ in 0..10 {
+        assert!(bench.encrypt().await.is_ok());
+    }
+    assert_eq!(hanging.await.err(), Some(TokenError::Late));
+    gate.open();
+    assert!(bench.token.stop(support::gate::PATIENCE));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_the_answer_the_input_is_let_go() {
+    let bench = Bench::up(settings(4)).await;
+    let opening = Arc::new(bench.sealed().await);
+    let plaintext = Arc::new(Plaintext::new(TEXT.to_vec()));
+    let aad: Arc<[u8]> = AAD.into();
+    // P-43: the very bytes that were decrypted are sent; they are taken out of this Arc.
+    for _ in 0..2000 {
+        let opened = bench.token.decrypt(bench.handle(), opening.clone(), soon()).await;
+        assert_eq!(Arc::strong_count(&opening), 1);
+        assert_eq!(opened.expect("it fits").value.expose(), TEXT);
+        let (handle, aad, text) = (bench.handle(), aad.clone(), plaintext.clone());
+        bench.token.encrypt(handle, aad, text, soon()).await.expect("the token encrypts");
+        assert_eq!(Arc::strong_count(&plaintext), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_panic_costs_one_job() {
+    let bench = Bench::up(settings(1)).await;
+    bench.backend.next("C_Encrypt", Act::Panic);
+    assert_eq!(bench.encrypt().await, Err(TokenError::Down));
+    assert!(bench.encrypt().await.is_ok());
+    assert!(bench.token.stop(support::gate::PATIENCE));
+}

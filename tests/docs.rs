@@ -1,0 +1,129 @@
+//! Holds the documents to the code: rules, tests and metrics that they name exist.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// All Rust sources below a folder, as (path, text).
+fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("target") {
+            found.extend(sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+    found
+}
+
+/// Every `P-<number>` in a text.
+fn rules(text: &str) -> BTreeSet<u32> {
+    let number = |rest: &str| {
+        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().ok()
+    };
+    text.split("P-").skip(1).filter_map(number).collect()
+}
+
+/// The same in the name of a test: `..._p_42`.
+fn rules_in_names(text: &str) -> BTreeSet<u32> {
+    let names = text.lines().filter_map(|line| {
+        line.trim().strip_prefix("fn ").or_else(|| line.trim().strip_prefix("async fn "))
+    });
+    names.flat_map(|name| rules(&name.replace("_p_", " P-"))).collect()
+}
+
+/// A row of the table in `docs/conformance.md`: rule, places, tests.
+struct Row {
+    rule: u32,
+    places: Vec<String>,
+    tests: Vec<String>,
+}
+
+fn table() -> Vec<Row> {
+    let code =
+        |cell: &str| cell.split('`').skip(1).step_by(2).map(str::to_owned).collect::<Vec<_>>();
+    let text = read("docs/conformance.md");
+    let rows = text.lines().filter(|line| line.starts_with("| P-"));
+    rows.map(|line| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        assert_eq!(cells.len(), 4, "{line}");
+        let rule = *rules(cells[0]).first().unwrap();
+        Row { rule, places: code(cells[2]), tests: code(cells[3]) }
+    })
+    .collect()
+}
+
+/// The rules of the protocol that this release has to hold.
+const RULES: &[u32] = &[
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 20, 21, 22, 23, 30, 40, 41, 42, 43, 44,
+    45, 46, 50, 51, 60, 61, 62, 63, 70, 71, 80, 81,
+];
+
+#[test]
+fn every_rule_has_one_row() {
+    let rules: Vec<u32> = table().iter().map(|row| row.rule).collect();
+    assert_eq!(rules, RULES);
+}
+
+#[test]
+fn every_place_names_its_rule() {
+    for row in table() {
+        for place in &row.places {
+            let text = read(place);
+            assert!(rules(&text).contains(&row.rule), "{place} does not name P-{}", row.rule);
+        }
+    }
+}
+
+#[test]
+fn every_test_exists_and_names_its_rule() {
+    let sources: Vec<_> = [sources(&root().join("src")), sources(&root().join("tests"))].concat();
+    for row in table() {
+        for test in &row.tests {
+            let declared = format!("fn {test}(");
+            let holders: Vec<_> =
+                sources.iter().filter(|(_, text)| text.contains(&declared)).collect();
+            assert!(!holders.is_empty(), "P-{}: there is no test `{test}`", row.rule);
+            let named = holders.iter().any(|(_, text)| {
+                rules(text).contains(&row.rule) || rules_in_names(text).contains(&row.rule)
+            });
+            assert!(named, "P-{}: `{test}` does not name it", row.rule);
+        }
+    }
+}
+
+#[test]
+fn a_rule_without_a_test_is_said_to_be_open() {
+    let text = read("docs/conformance.md");
+    for row in table().iter().filter(|row| row.tests.is_empty()) {
+        let line =
+            text.lines().find(|line| line.starts_with(&format!("| P-{} ", row.rule))).unwrap();
+        let said = line.contains("not held yet") || line.contains("the operator's");
+        assert!(said, "P-{} has neither a test nor a reason", row.rule);
+    }
+}
+
+#[test]
+fn the_documented_metrics_are_those_that_exist() {
+    let names = |text: &str| -> BTreeSet<String> {
+        let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+        text.split(|c| !is_name(c)).filter(|w| w.starts_with("xksd_")).map(str::to_owned).collect()
+    };
+    let code = read("src/metrics.rs");
+    let code = code.split("mod tests").next().unwrap();
+    let documented = read("docs/operations.md");
+    let (_, documented) = documented.split_once("## Metrics").unwrap();
+    assert_eq!(names(code), names(documented));
+}

@@ -1,0 +1,475 @@
+//! What every [`Backend`] owes, whatever HSM is behind it.
+//!
+//! Each function is one clause, for a token that holds no keys yet. A caller brings the backend and
+//! a [`Keys`] that makes keys in its token by another way than the backend.
+
+use std::collections::BTreeSet;
+use std::thread;
+
+use xksd::catalogue::Reader;
+use xksd::hsm::backend::{Backend, IV_LEN, ObjectHandle, Sealed, Session, TAG_LEN};
+use xksd::hsm::fault::{Fault, FaultKind};
+use xksd::hsm::key::{KeyFault, KeyKind, Usage};
+use xksd::names::ExternalKeyId;
+use xksd::secret::Plaintext;
+
+use crate::foreign::{ForeignTool, Material};
+use crate::memory::{MemoryBackend, MemoryKey};
+
+/// Makes keys in the token of a backend, as an administrator does.
+pub trait Keys {
+    /// Adds a key.
+    fn add(&self, label: &[u8], id: &[u8], material: Material, usage: Usage);
+    /// Renames the key of this label.
+    fn rename(&self, label: &[u8], new: &[u8]);
+    /// Destroys all keys of this label.
+    fn destroy(&self, label: &[u8]);
+    /// Whether the token decrypts what was encrypted under an IV of 16 bytes (P-50).
+    fn takes_long_ivs(&self) -> bool;
+}
+
+impl Keys for ForeignTool {
+    fn add(&self, label: &[u8], id: &[u8], material: Material, usage: Usage) {
+        ForeignTool::add(self, label, id, material, usage);
+    }
+
+    fn rename(&self, label: &[u8], new: &[u8]) {
+        ForeignTool::rename(self, label, new);
+    }
+
+    fn destroy(&self, label: &[u8]) {
+        ForeignTool::destroy(self, label);
+    }
+
+    fn takes_long_ivs(&self) -> bool {
+        true
+    }
+}
+
+impl Keys for MemoryBackend {
+    fn add(&self, label: &[u8], id: &[u8], material: Material, usage: Usage) {
+        let mut key = MemoryKey::aes_256(label);
+        key.id = id.to_vec();
+        key.usage = usage;
+        match material {
+            Material::Aes(value) => match value.try_into() {
+                Ok(value) => key.value = value,
+                Err(_) => key.kind = aes(value.len()),
+            },
+            Material::GenericSecret => key.kind = KeyKind::Other("GENERIC_SECRET".into()),
+            Material::Rsa2048 => key.kind = KeyKind::Other("RSA_2048".into()),
+        }
+        MemoryBackend::add(self, key);
+    }
+
+    fn rename(&self, label: &[u8], new: &[u8]) {
+        let key = self.find(label).expect("the key is there");
+        self.change(key, |key| key.label = new.to_vec());
+    }
+
+    fn destroy(&self, label: &[u8]) {
+        while let Some(key) = self.find(label) {
+            MemoryBackend::destroy(self, key);
+        }
+    }
+
+    fn takes_long_ivs(&self) -> bool {
+        false
+    }
+}
+
+/// Value of the keys in this suite, `00 01 .. 1f`, whose ciphertexts can be checked elsewhere.
+pub const VALUE: &[u8] = &{
+    let mut value = [0; 32];
+    let mut i = 0;
+    while i < value.len() {
+        value[i] = i as u8;
+        i += 1;
+    }
+    value
+};
+
+/// Encrypt and decrypt, nothing else.
+pub const BOTH: Usage = Usage {
+    encrypt: true,
+    decrypt: true,
+    sign: false,
+    verify: false,
+    wrap: false,
+    unwrap: false,
+    derive: false,
+};
+
+fn aes(bytes: usize) -> KeyKind {
+    KeyKind::Aes { bits: u16::try_from(bytes * 8).expect("AES keys are short") }
+}
+
+/// The connection's own session, which stays for as long as any other is used.
+fn connect(backend: &dyn Backend) -> Box<dyn Session> {
+    backend.connect().expect("the token is there and the PIN right")
+}
+
+fn find(session: &mut dyn Session, label: &[u8]) -> ObjectHandle {
+    let objects = session.objects().expect("the token can be searched");
+    let is_it = |object: &&ObjectHandle| {
+        session.read_changeable(**object).expect("it can be read").label == label
+    };
+    let mut found = objects.iter().filter(is_it).copied().collect::<Vec<_>>();
+    assert_eq!(found.len(), 1, "objects of the label {}", label.escape_ascii());
+    found.remove(0)
+}
+
+fn with_key(backend: &dyn Backend, keys: &dyn Keys) -> (Box<dyn Session>, ObjectHandle) {
+    let mut session = connect(backend);
+    keys.add(b"key", b"", Material::Aes(VALUE), BOTH);
+    let key = find(session.as_mut(), b"key");
+    (session, key)
+}
+
+fn iv(session: &mut dyn Session) -> [u8; IV_LEN] {
+    let mut iv = [0; IV_LEN];
+    session.random(&mut iv).expect("the token gives random bytes");
+    iv
+}
+
+fn bytes(length: usize) -> Vec<u8> {
+    (0..=250_u8).cycle().take(length).collect()
+}
+
+fn round_trip(session: &mut dyn Session, key: ObjectHandle, aad: &[u8], plaintext: &[u8]) {
+    let iv = iv(session);
+    let sealed = session.encrypt(key, &iv, aad, plaintext).expect("the key encrypts");
+    assert_eq!(sealed.iv, iv);
+    // P-41: the ciphertext is as long as the plaintext.
+    assert_eq!(sealed.ciphertext.len(), plaintext.len());
+    assert_ne!(sealed.ciphertext, plaintext);
+    let opened = session.decrypt(key, &iv, aad, &sealed.ciphertext, &sealed.tag);
+    assert_eq!(opened.expect("the key decrypts").expose(), plaintext);
+}
+
+/// Every size of plaintext and AAD that the protocol asks for comes back (P-40, P-42, P-50).
+pub fn round_trips(backend: &dyn Backend, keys: &dyn Keys) {
+    let (mut session, key) = with_key(backend, keys);
+    for plaintext in [16, 4300, 8192] {
+        // The longest: 2 bytes of length, 16,384 of AAD, 1 of length, 13 of metadata (P-42).
+        for aad in [0, 1, 3, 16, 8195, 2 + 16_384 + 1 + 13] {
+            round_trip(session.as_mut(), key, &bytes(aad), &bytes(plaintext));
+        }
+    }
+    // One byte encrypts to itself once in 256 times: compared with a vector instead.
+    let one = session.encrypt(key, &FIXED_IV, b"", &[0x73]).expect("the key encrypts");
+    let opened = session.decrypt(key, &FIXED_IV, b"", &one.ciphertext, &one.tag);
+    assert_eq!((one.ciphertext, opened.expect("it fits").expose()), (vec![0x34], &[0x73][..]));
+}
+
+const FIXED_IV: [u8; IV_LEN] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+const TEXT: &[u8] = b"sixteen byte iv";
+
+/// It is AES-256-GCM: equal to what an implementation of nobody's here gives.
+pub fn known_answer(backend: &dyn Backend, keys: &dyn Keys) {
+    let (mut session, key) = with_key(backend, keys);
+    let ciphertext = b"\x34\x6b\xae\x6f\xa0\x80\xac\x3b\xef\x38\xe3\xee\x91\x80\x0e";
+    let tag = *b"\xd9\x93\x6c\xe4\x26\x5a\x5b\xcc\x79\x2e\xdf\x6f\x58\x2b\xe6\xdd";
+    let sealed = session.encrypt(key, &FIXED_IV, b"aad", TEXT).expect("the key encrypts");
+    assert_eq!(sealed, Sealed { iv: FIXED_IV, ciphertext: ciphertext.to_vec(), tag });
+}
+
+/// What was encrypted under an IV of 16 bytes is decrypted; a token that can't says that the
+/// ciphertext is bad, or what a canary settles as that, and not that the HSM is in trouble (P-50).
+pub fn long_iv(backend: &dyn Backend, keys: &dyn Keys) {
+    let (mut session, key) = with_key(backend, keys);
+    let iv: Vec<u8> = (0..16).collect();
+    let ciphertext = b"\x14\x05\xd8\x02\x5c\x81\x24\x08\xff\x86\xaf\x4c\x75\xcd\x5a";
+    let tag = b"\xdb\xc2\x9c\x1f\xb7\xca\xe8\x94\xfe\x3d\xc2\x4f\x5a\x25\x59\x3e";
+    let opened = session.decrypt(key, &iv, b"aad", ciphertext, tag);
+    if keys.takes_long_ivs() {
+        assert_eq!(opened.expect("the token takes it").expose(), TEXT);
+    } else {
+        refused(opened, &[FaultKind::Ambiguous, FaultKind::BadCiphertext]);
+    }
+    round_trip(session.as_mut(), key, b"aad", &bytes(64));
+}
+
+fn refused<T>(result: Result<T, Fault>, kinds: &[FaultKind]) -> Fault {
+    let fault = result.err().expect("the token refuses");
+    assert!(kinds.contains(&fault.kind), "{fault}: {:?} is none of {kinds:?}", fault.kind);
+    fault
+}
+
+/// What does not fit is refused as a bad ciphertext, or as something that a canary settles, and the
+/// same session goes on working (P-51).
+pub fn bad_ciphertext(backend: &dyn Backend, keys: &dyn Keys) {
+    let (mut session, key) = with_key(backend, keys);
+    let session = session.as_mut();
+    keys.add(b"other", b"", Material::Aes(&[9; 32]), BOTH);
+    let other = find(session, b"other");
+    let (plaintext, aad, iv) = (bytes(64), bytes(20), iv(session));
+    let Sealed { ciphertext, tag, .. } =
+        session.encrypt(key, &iv, &aad, &plaintext).expect("the key encrypts");
+    let good = Attempt { key, iv, aad, ciphertext, tag };
+    let cases: [(&str, fn(&mut Attempt)); 9] = [
+        ("first bit of the tag", |a| a.tag[0] ^= 0x80),
+        ("last bit of the tag", |a| a.tag[15] ^= 1),
+        ("first bit", |a| a.ciphertext[0] ^= 0x80),
+        ("last bit", |a| a.ciphertext[63] ^= 1),
+        ("IV", |a| a.iv[11] ^= 1),
+        ("AAD", |a| a.aad[19] ^= 1),
+        ("AAD left out", |a| a.aad.clear()),
+        ("shortened", |a| a.ciphertext.truncate(63)),
+        ("one byte", |a| a.ciphertext.truncate(1)),
+    ];
+    let bad = cases.map(|(case, spoil)| {
+        let mut attempt = good.clone();
+        spoil(&mut attempt);
+        (case, attempt)
+    });
+    let another_key = ("another key", Attempt { key: other, ..good.clone() });
+    for (case, attempt) in bad.into_iter().chain([another_key]) {
+        let kinds = &[FaultKind::BadCiphertext, FaultKind::Ambiguous];
+        let fault = refused(attempt.decrypt(session), kinds);
+        assert_eq!(fault.function, "C_Decrypt", "{case}");
+        round_trip(session, key, &good.aad, &plaintext);
+    }
+    let opened = good.decrypt(session).expect("the token is unharmed");
+    assert_eq!(opened.expose(), plaintext);
+}
+
+/// Everything that a decryption takes.
+#[derive(Clone)]
+struct Attempt {
+    key: ObjectHandle,
+    iv: [u8; IV_LEN],
+    aad: Vec<u8>,
+    ciphertext: Vec<u8>,
+    tag: [u8; TAG_LEN],
+}
+
+impl Attempt {
+    fn decrypt(&self, session: &mut dyn Session) -> Result<Plaintext, Fault> {
+        session.decrypt(self.key, &self.iv, &self.aad, &self.ciphertext, &self.tag)
+    }
+}
+
+/// A usage that a key does not have is denied as such, and the session goes on working.
+pub fn denied_usage(backend: &dyn Backend, keys: &dyn Keys) {
+    let (mut session, both) = with_key(backend, keys);
+    let session = session.as_mut();
+    keys.add(b"encrypts", b"1", Material::Aes(VALUE), Usage { decrypt: false, ..BOTH });
+    keys.add(b"decrypts", b"2", Material::Aes(VALUE), Usage { encrypt: false, ..BOTH });
+    let (encrypts, decrypts) = (find(session, b"encrypts"), find(session, b"decrypts"));
+    let iv = iv(session);
+    refused(session.encrypt(decrypts, &iv, b"", b"text"), &[FaultKind::KeyUsage]);
+    let sealed = session.encrypt(encrypts, &iv, b"", b"text").expect("this one may");
+    let (ciphertext, tag) = (&sealed.ciphertext, &sealed.tag);
+    refused(session.decrypt(encrypts, &iv, b"", ciphertext, tag), &[FaultKind::KeyUsage]);
+    for key in [decrypts, both] {
+        let opened = session.decrypt(key, &iv, b"", ciphertext, tag);
+        assert_eq!(opened.expect("these may").expose(), b"text");
+    }
+    round_trip(session, both, b"", &bytes(64));
+}
+
+/// The handle of a destroyed object names nothing, for every call that takes one.
+pub fn destroyed_object(backend: &dyn Backend, keys: &dyn Keys) {
+    let (mut session, key) = with_key(backend, keys);
+    let session = session.as_mut();
+    keys.add(b"doomed", b"1", Material::Aes(VALUE), BOTH);
+    let doomed = find(session, b"doomed");
+    keys.destroy(b"doomed");
+    let iv = iv(session);
+    let stale = &[FaultKind::HandleStale];
+    refused(session.encrypt(doomed, &iv, b"", b"text"), stale);
+    refused(session.decrypt(doomed, &iv, b"", b"text", &[0; TAG_LEN]), stale);
+    refused(session.read_changeable(doomed), stale);
+    refused(session.read_attributes(doomed), stale);
+    round_trip(session, key, b"", &bytes(64));
+}
+
+/// Handles and sessions of an earlier connection are refused, whatever their numbers name now.
+pub fn earlier_connection(backend: &dyn Backend, keys: &dyn Keys) {
+    let (mut old_session, old_key) = with_key(backend, keys);
+    let mut old_worker = backend.open_session().expect("the token has room");
+    round_trip(old_worker.as_mut(), old_key, b"", &bytes(64));
+    let mut session = connect(backend);
+    let key = find(session.as_mut(), b"key");
+    assert_ne!(key, old_key);
+    let mut worker = backend.open_session().expect("the token has room");
+    let iv = iv(worker.as_mut());
+    for new in [&mut session, &mut worker] {
+        refused(new.encrypt(old_key, &iv, b"", b"text"), &[FaultKind::HandleStale]);
+        refused(new.decrypt(old_key, &iv, b"", b"t", &[0; 16]), &[FaultKind::HandleStale]);
+        refused(new.read_changeable(old_key), &[FaultKind::HandleStale]);
+    }
+    for old in [&mut old_session, &mut old_worker] {
+        refused(old.encrypt(old_key, &iv, b"", b"text"), &[FaultKind::SessionLost]);
+        refused(old.decrypt(key, &iv, b"", b"t", &[0; 16]), &[FaultKind::SessionLost]);
+        refused(old.random(&mut [0; 12]), &[FaultKind::SessionLost]);
+        refused(old.objects(), &[FaultKind::SessionLost]);
+        refused(old.make_probe_key(), &[FaultKind::SessionLost]);
+    }
+    drop((old_session, old_worker));
+    round_trip(session.as_mut(), key, b"", &bytes(64));
+    round_trip(worker.as_mut(), key, b"", &bytes(64));
+}
+
+/// Each object is found once, however many there are, again and again.
+pub fn objects(backend: &dyn Backend, keys: &dyn Keys) {
+    let mut session = connect(backend);
+    let mut labels = BTreeSet::new();
+    // More than fit into one C_FindObjects call, and just as many.
+    for count in [0, 1, 256, 300] {
+        while labels.len() < count {
+            let label = format!("key-{:03}", labels.len());
+            keys.add(label.as_bytes(), label.as_bytes(), Material::Aes(VALUE), BOTH);
+            labels.insert(label.into_bytes());
+        }
+        for _again in 0..2 {
+            let found = session.objects().expect("the token can be searched");
+            assert_eq!(found.len(), count);
+            let read = found.into_iter().map(|object| {
+                let read = session.read_changeable(object).expect("it can be read");
+                assert_eq!(read.id, read.label);
+                read.label
+            });
+            assert_eq!(read.collect::<BTreeSet<_>>(), labels);
+        }
+    }
+}
+
+/// Labels come back byte for byte; those that are no external key id (P-6) are no keys, and hide
+/// none.
+pub fn labels(backend: &dyn Backend, keys: &dyn Keys) {
+    let mut session = connect(backend);
+    let long = vec![b'x'; 129];
+    let odd: [&[u8]; 8] =
+        [b"", b"\xff\xfe", b"a\0b", b"xksd:probe", b"a:b", b"a b", "ключ".as_bytes(), &long];
+    for (number, label) in odd.iter().enumerate() {
+        keys.add(label, number.to_string().as_bytes(), Material::Aes(VALUE), BOTH);
+    }
+    keys.add(b"Good-one_1.2", b"\xff\0id", Material::Aes(VALUE), BOTH);
+    let objects = session.objects().expect("the token can be searched");
+    let read = objects
+        .into_iter()
+        .map(|object| session.read_changeable(object).expect("it can be read").label);
+    let expected: BTreeSet<Vec<u8>> =
+        odd.iter().copied().chain([&b"Good-one_1.2"[..]]).map(<[u8]>::to_vec).collect();
+    assert_eq!(read.collect::<BTreeSet<_>>(), expected);
+    let catalogue = Reader::default().read(session.as_mut()).expect("the token can be read");
+    assert_eq!((catalogue.len(), catalogue.unread()), (1, 0));
+    let good: ExternalKeyId = "Good-one_1.2".parse().expect("it keeps P-6");
+    assert!(catalogue.find(&good).is_some_and(|key| key.is_ok()));
+}
+
+/// A label that two foreign objects bear is no key, until one of them is gone (P-6).
+pub fn twins(backend: &dyn Backend, keys: &dyn Keys) {
+    let mut session = connect(backend);
+    keys.add(b"twin", b"1", Material::Aes(VALUE), BOTH);
+    keys.add(b"other", b"2", Material::Aes(VALUE), BOTH);
+    let id: ExternalKeyId = "twin".parse().expect("it keeps P-6");
+    let mut reader = Reader::default();
+    let mut find = || reader.read(session.as_mut()).expect("the token can be read").find(&id);
+    assert!(find().expect("it is there").is_ok());
+    keys.rename(b"other", b"twin");
+    assert_eq!(find(), Some(Err(KeyFault::Ambiguous)));
+    keys.destroy(b"twin");
+    assert_eq!(find(), None);
+    keys.add(b"twin", b"3", Material::Aes(VALUE), BOTH);
+    assert!(find().expect("it is there").is_ok());
+}
+
+/// Kind, length and usages are told as they are (P-30).
+pub fn attributes(backend: &dyn Backend, keys: &dyn Keys) {
+    let mut session = connect(backend);
+    let none = Usage::default();
+    let all = Usage {
+        encrypt: true,
+        decrypt: true,
+        sign: true,
+        verify: true,
+        wrap: true,
+        unwrap: true,
+        derive: true,
+    };
+    let one_each = [
+        Usage { encrypt: true, ..none },
+        Usage { decrypt: true, ..none },
+        Usage { sign: true, ..none },
+        Usage { verify: true, ..none },
+        Usage { wrap: true, ..none },
+        Usage { unwrap: true, ..none },
+        Usage { derive: true, ..none },
+        none,
+        all,
+    ];
+    let mut expected = Vec::new();
+    for (number, usage) in one_each.into_iter().enumerate() {
+        expected.push((format!("usage-{number}"), Material::Aes(VALUE), usage, aes(32)));
+    }
+    let generic = KeyKind::Other("GENERIC_SECRET".into());
+    let rsa = KeyKind::Other("RSA_2048".into());
+    let sign = Usage { sign: true, ..none };
+    expected.push(("aes-128".into(), Material::Aes(&[1; 16]), BOTH, aes(16)));
+    expected.push(("aes-192".into(), Material::Aes(&[1; 24]), BOTH, aes(24)));
+    expected.push(("generic".into(), Material::GenericSecret, sign, generic));
+    expected.push(("rsa".into(), Material::Rsa2048, Usage { decrypt: true, ..none }, rsa));
+    for (label, material, usage, _) in &expected {
+        keys.add(label.as_bytes(), label.as_bytes(), *material, *usage);
+    }
+    for (label, _, usage, kind) in expected {
+        let object = find(session.as_mut(), label.as_bytes());
+        let read = session.read_attributes(object).expect("it can be read");
+        assert_eq!((read.usage, &read.kind), (usage, &kind), "{label}");
+        assert_eq!(read.changeable.id, label.as_bytes());
+        assert_eq!(read.changeable.encrypt, usage.encrypt, "{label}");
+        assert_eq!(read.changeable.decrypt, usage.decrypt, "{label}");
+        assert_eq!(read.changeable, session.read_changeable(object).expect("it can be read"));
+    }
+}
+
+/// The probe key works on every session, bears no external key's name, and goes with the session
+/// that made it (P-61).
+pub fn probe_key(backend: &dyn Backend, _keys: &dyn Keys) {
+    let mut session = connect(backend);
+    let mut maker = backend.open_session().expect("the token has room");
+    let key = maker.make_probe_key().expect("the token makes AES keys");
+    round_trip(maker.as_mut(), key, b"aad", &bytes(64));
+    round_trip(session.as_mut(), key, b"aad", &bytes(64));
+    let label = session.read_changeable(key).expect("it can be read").label;
+    assert_eq!(label, b"xksd:probe");
+    let catalogue = Reader::default().read(session.as_mut()).expect("the token can be read");
+    assert!(catalogue.is_empty());
+    drop(maker);
+    let iv = iv(session.as_mut());
+    refused(session.encrypt(key, &iv, b"", b"text"), &[FaultKind::HandleStale]);
+    assert!(session.objects().expect("the token can be searched").is_empty());
+}
+
+/// Random bytes differ, and fill the whole buffer.
+pub fn random(backend: &dyn Backend, _keys: &dyn Keys) {
+    let mut session = connect(backend);
+    let mut seen = BTreeSet::new();
+    for _ in 0..4 {
+        let mut buffer = [0; 64 * IV_LEN];
+        session.random(&mut buffer).expect("the token gives random bytes");
+        let (ivs, _) = buffer.as_chunks::<IV_LEN>();
+        seen.extend(ivs.iter().copied());
+    }
+    assert_eq!(seen.len(), 4 * 64);
+}
+
+/// Sessions in threads of their own do not disturb each other, not even by bad ciphertexts.
+pub fn threads(backend: &dyn Backend, keys: &dyn Keys) {
+    let (_session, key) = with_key(backend, keys);
+    thread::scope(|scope| {
+        for thread in 1..=6 {
+            scope.spawn(move || {
+                let mut session = backend.open_session().expect("the token has room");
+                for round in 0..50 {
+                    round_trip(session.as_mut(), key, &[thread], &bytes(100 + round));
+                    let opened = session.decrypt(key, &FIXED_IV, b"", b"text", &[thread; 16]);
+                    refused(opened, &[FaultKind::BadCiphertext, FaultKind::Ambiguous]);
+                }
+            });
+        }
+    });
+}

@@ -1,0 +1,414 @@
+//! A token in memory: what PKCS#11 promises, what modules do instead, and nothing to install.
+//!
+//! [`MemoryBackend`] is a [`Backend`] whose keys a test adds, changes and destroys while it runs,
+//! and whose next calls a test makes fail, hang or lie ([`MemoryBackend::next`]). Faults are named
+//! by C function, as on a real token: `C_Login` and `C_OpenSession` are in connecting,
+//! `C_OpenSession` in opening a session, `C_EncryptInit` then `C_Encrypt` in encrypting, and so on.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use xksd::hsm::backend::{
+    Backend, ChangeableAttributes, IV_LEN, ObjectHandle, Sealed, Session, TAG_LEN, TokenIdentity,
+};
+use xksd::hsm::codes::{self, Code};
+use xksd::hsm::fault::Fault;
+use xksd::hsm::key::{KeyAttributes, KeyKind, Usage};
+use xksd::secret::Plaintext;
+
+use crate::gate::Gate;
+
+/// A key in a [`MemoryBackend`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemoryKey {
+    /// `CKA_LABEL`
+    pub label: Vec<u8>,
+    /// `CKA_ID`
+    pub id: Vec<u8>,
+    /// Kind and length.
+    pub kind: KeyKind,
+    /// What it may be used for.
+    pub usage: Usage,
+    /// Its value, which is used if `kind` is AES-256.
+    pub value: [u8; 32],
+    /// What C_GetAttributeValue returns for it; `None`: its attributes.
+    pub unreadable: Option<Code>,
+}
+
+impl MemoryKey {
+    /// An AES-256 key of random bytes that may encrypt and decrypt, with an empty `CKA_ID`.
+    pub fn aes_256(label: impl AsRef<[u8]>) -> Self {
+        let mut value = [0; 32];
+        fill(&mut value);
+        Self {
+            label: label.as_ref().to_vec(),
+            id: Vec::new(),
+            kind: KeyKind::Aes { bits: 256 },
+            usage: Usage { encrypt: true, decrypt: true, ..Usage::default() },
+            value,
+            unreadable: None,
+        }
+    }
+}
+
+/// Names a key of a [`MemoryBackend`] for as long as the backend lives, whatever its handle is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyRef(u64);
+
+/// What a call does instead of its work, or to its result.
+#[derive(Debug, Clone)]
+pub enum Act {
+    /// Returns this code.
+    Return(Code),
+    /// Waits at this gate, then goes on as if nothing had been.
+    Hang(Gate),
+    /// C_Encrypt: a bit of the ciphertext is wrong. C_Decrypt: a bit of the plaintext is.
+    FlipBit,
+    /// C_GenerateRandom: the same bytes as always when it does this, no two of them alike.
+    StandStill,
+    /// C_GenerateRandom: succeeds and writes nothing.
+    WriteNothing,
+    /// Panics.
+    Panic,
+}
+
+/// A token in memory; clones are the same token.
+#[derive(Clone, Default)]
+pub struct MemoryBackend(Arc<Mutex<State>>);
+
+impl fmt::Debug for MemoryBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MemoryBackend")
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// By `CK_OBJECT_HANDLE`.
+    objects: BTreeMap<u64, Object>,
+    refs: u64,
+    sessions: u64,
+    generation: u64,
+    bad_tag: Option<Code>,
+    calls: HashMap<&'static str, u64>,
+    next: HashMap<&'static str, VecDeque<Act>>,
+    always: HashMap<&'static str, Act>,
+}
+
+struct Object {
+    key: MemoryKey,
+    name: KeyRef,
+    /// A session object goes with this session.
+    session: Option<u64>,
+}
+
+impl State {
+    /// Adds an object under the lowest free number, so that a destroyed one's is given out again.
+    fn add(&mut self, key: MemoryKey, session: Option<u64>) -> (u64, KeyRef) {
+        self.refs += 1;
+        let name = KeyRef(self.refs);
+        let number = (1..).find(|n| !self.objects.contains_key(n)).expect("numbers do not end");
+        self.objects.insert(number, Object { key, name, session });
+        (number, name)
+    }
+
+    fn number(&self, name: KeyRef) -> Option<u64> {
+        self.objects.iter().find(|(_, object)| object.name == name).map(|(number, _)| *number)
+    }
+
+    /// What a library does that starts anew: sessions and their objects are gone, and the numbers
+    /// of the others belong to different ones.
+    fn forget_numbers(&mut self) {
+        let mut objects: VecDeque<Object> =
+            std::mem::take(&mut self.objects).into_values().collect();
+        objects.retain(|object| object.session.is_none());
+        if !objects.is_empty() {
+            objects.rotate_left(1);
+        }
+        self.objects = (1..).zip(objects).collect();
+    }
+}
+
+impl MemoryBackend {
+    /// A token without keys, which refuses a wrong tag with `CKR_ENCRYPTED_DATA_INVALID`.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a key.
+    pub fn add(&self, key: MemoryKey) -> KeyRef {
+        self.state().add(key, None).1
+    }
+
+    /// Changes a key, as an administrator may.
+    ///
+    /// # Panics
+    /// Where there is no such key any more.
+    pub fn change(&self, key: KeyRef, change: impl FnOnce(&mut MemoryKey)) {
+        let mut state = self.state();
+        let number = state.number(key).expect("the key is there");
+        change(&mut state.objects.get_mut(&number).expect("it was found").key);
+    }
+
+    /// Destroys a key. The next one that is added gets its number.
+    ///
+    /// # Panics
+    /// Where there is no such key any more.
+    pub fn destroy(&self, key: KeyRef) {
+        let mut state = self.state();
+        let number = state.number(key).expect("the key is there");
+        state.objects.remove(&number);
+    }
+
+    /// The key's handle in the connection that is in use.
+    ///
+    /// # Panics
+    /// Where there is no such key any more.
+    pub fn handle(&self, key: KeyRef) -> ObjectHandle {
+        let state = self.state();
+        let number = state.number(key).expect("the key is there");
+        ObjectHandle { generation: state.generation, number }
+    }
+
+    /// A key of this label, the oldest if there are several.
+    pub fn find(&self, label: &[u8]) -> Option<KeyRef> {
+        let state = self.state();
+        let named = state.objects.values().filter(|object| object.key.label == label);
+        named.map(|object| object.name).min_by_key(|name| name.0)
+    }
+
+    /// What C_Decrypt returns for a tag that does not fit from now on (SoftHSM2:
+    /// `CKR_GENERAL_ERROR`).
+    pub fn set_bad_tag(&self, code: Code) {
+        self.state().bad_tag = Some(code);
+    }
+
+    /// Has the next call of this function do something else. Several are done one after another.
+    pub fn next(&self, function: &'static str, act: Act) {
+        self.state().next.entry(function).or_default().push_back(act);
+    }
+
+    /// Has the next call of this function hang. The gate tells when it does, and lets it go on.
+    pub fn hang(&self, function: &'static str) -> Gate {
+        let gate = Gate::closed();
+        self.next(function, Act::Hang(gate.clone()));
+        gate
+    }
+
+    /// Has every further call of this function do something else; `None` ends that.
+    pub fn always(&self, function: &'static str, act: Option<Act>) {
+        let mut state = self.state();
+        match act {
+            Some(act) => drop(state.always.insert(function, act)),
+            None => drop(state.always.remove(function)),
+        }
+    }
+
+    /// How often this function was called, by whomever.
+    pub fn calls(&self, function: &str) -> u64 {
+        self.state().calls.get(function).copied().unwrap_or(0)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("nothing panics while holding this lock")
+    }
+
+    /// Counts a call and does what is asked of it; gives what is to be done to its result.
+    fn enter(&self, function: &'static str) -> Result<Option<Act>, Fault> {
+        let act = {
+            let mut state = self.state();
+            *state.calls.entry(function).or_default() += 1;
+            let next = state.next.get_mut(function).and_then(VecDeque::pop_front);
+            next.or_else(|| state.always.get(function).cloned())
+        };
+        match act {
+            Some(Act::Return(code)) => Err(Fault::returned(function, code)),
+            Some(Act::Panic) => panic!("asked for by the test"),
+            Some(Act::Hang(gate)) => {
+                gate.pass();
+                Ok(None)
+            }
+            act => Ok(act),
+        }
+    }
+}
+
+impl Backend for MemoryBackend {
+    fn connect(&self) -> Result<Box<dyn Session>, Fault> {
+        {
+            let mut state = self.state();
+            state.generation += 1;
+            state.forget_numbers();
+        }
+        let session = self.open_session()?;
+        self.enter("C_Login")?;
+        Ok(session)
+    }
+
+    fn open_session(&self) -> Result<Box<dyn Session>, Fault> {
+        self.enter("C_OpenSession")?;
+        let mut state = self.state();
+        state.sessions += 1;
+        let (number, generation) = (state.sessions, state.generation);
+        Ok(Box::new(MemorySession { token: self.clone(), number, generation }))
+    }
+
+    fn identity(&self) -> TokenIdentity {
+        TokenIdentity { manufacturer: "xksd".into(), model: "memory".into(), serial: "0".into() }
+    }
+}
+
+struct MemorySession {
+    token: MemoryBackend,
+    number: u64,
+    generation: u64,
+}
+
+impl Drop for MemorySession {
+    fn drop(&mut self) {
+        self.token.state().objects.retain(|_, object| object.session != Some(self.number));
+    }
+}
+
+impl MemorySession {
+    /// Enters a function on this session.
+    fn enter(&self, function: &'static str) -> Result<Option<Act>, Fault> {
+        let act = self.token.enter(function)?;
+        if self.token.state().generation == self.generation {
+            return Ok(act);
+        }
+        Err(Fault::returned(function, codes::SESSION_HANDLE_INVALID))
+    }
+
+    /// What the object's key is, to this function.
+    fn key(&self, function: &'static str, handle: ObjectHandle) -> Result<MemoryKey, Fault> {
+        let state = self.token.state();
+        let object = state.objects.get(&handle.number);
+        match object.filter(|_| handle.generation == self.generation) {
+            Some(object) => Ok(object.key.clone()),
+            None => Err(Fault::returned(function, codes::OBJECT_HANDLE_INVALID)),
+        }
+    }
+
+    /// The AES-GCM key of an object whose usage permits the function.
+    fn cipher(
+        &self,
+        function: &'static str,
+        handle: ObjectHandle,
+        permitted: fn(&Usage) -> bool,
+        iv_len: usize,
+    ) -> Result<LessSafeKey, Fault> {
+        let key = self.key(function, handle)?;
+        let code = if !permitted(&key.usage) {
+            codes::KEY_FUNCTION_NOT_PERMITTED
+        } else if !key.kind.is_aes_256() {
+            codes::KEY_TYPE_INCONSISTENT
+        } else if iv_len != IV_LEN {
+            codes::MECHANISM_PARAM_INVALID
+        } else {
+            let key = UnboundKey::new(&AES_256_GCM, &key.value).expect("it has 32 bytes");
+            return Ok(LessSafeKey::new(key));
+        };
+        Err(Fault::returned(function, code))
+    }
+}
+
+impl Session for MemorySession {
+    fn random(&mut self, buffer: &mut [u8]) -> Result<(), Fault> {
+        match self.enter("C_GenerateRandom")? {
+            Some(Act::StandStill) => {
+                for (number, chunk) in (1_u32..).zip(buffer.chunks_mut(4)) {
+                    let bytes = number.to_be_bytes();
+                    chunk.copy_from_slice(&bytes[..chunk.len()]);
+                }
+            }
+            Some(Act::WriteNothing) => {}
+            _ => fill(buffer),
+        }
+        Ok(())
+    }
+
+    fn encrypt(
+        &mut self,
+        key: ObjectHandle,
+        iv: &[u8; IV_LEN],
+        aad: &[u8],
+        plaintext: &[u8],
+    ) -> Result<Sealed, Fault> {
+        self.enter("C_EncryptInit")?;
+        let cipher = self.cipher("C_EncryptInit", key, |usage| usage.encrypt, iv.len())?;
+        let act = self.enter("C_Encrypt")?;
+        let mut ciphertext = plaintext.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*iv);
+        let tag = cipher
+            .seal_in_place_separate_tag(nonce, Aad::from(aad), &mut ciphertext)
+            .expect("no plaintext of a test is too long for AES-GCM");
+        if let (Some(Act::FlipBit), Some(byte)) = (act, ciphertext.first_mut()) {
+            *byte ^= 1;
+        }
+        let tag = tag.as_ref().try_into().expect("a tag has 16 bytes");
+        Ok(Sealed { iv: *iv, ciphertext, tag })
+    }
+
+    fn decrypt(
+        &mut self,
+        key: ObjectHandle,
+        iv: &[u8],
+        aad: &[u8],
+        ciphertext: &[u8],
+        tag: &[u8; TAG_LEN],
+    ) -> Result<Plaintext, Fault> {
+        self.enter("C_DecryptInit")?;
+        let cipher = self.cipher("C_DecryptInit", key, |usage| usage.decrypt, iv.len())?;
+        let act = self.enter("C_Decrypt")?;
+        let mut bytes = [ciphertext, tag].concat();
+        let nonce = Nonce::try_assume_unique_for_key(iv).expect("its length was checked");
+        let opened = cipher.open_in_place(nonce, Aad::from(aad), &mut bytes).map(|p| p.len());
+        let Ok(length) = opened else {
+            let code = self.token.state().bad_tag.unwrap_or(codes::ENCRYPTED_DATA_INVALID);
+            return Err(Fault::returned("C_Decrypt", code));
+        };
+        bytes.truncate(length);
+        if let (Some(Act::FlipBit), Some(byte)) = (act, bytes.first_mut()) {
+            *byte ^= 1;
+        }
+        Ok(Plaintext::new(bytes))
+    }
+
+    fn objects(&mut self) -> Result<Vec<ObjectHandle>, Fault> {
+        self.enter("C_FindObjects")?;
+        let generation = self.generation;
+        let state = self.token.state();
+        Ok(state.objects.keys().map(|&number| ObjectHandle { generation, number }).collect())
+    }
+
+    fn read_changeable(&mut self, object: ObjectHandle) -> Result<ChangeableAttributes, Fault> {
+        self.enter("C_GetAttributeValue")?;
+        let MemoryKey { label, id, usage, unreadable, .. } =
+            self.key("C_GetAttributeValue", object)?;
+        if let Some(code) = unreadable {
+            return Err(Fault::returned("C_GetAttributeValue", code));
+        }
+        Ok(ChangeableAttributes { label, id, encrypt: usage.encrypt, decrypt: usage.decrypt })
+    }
+
+    fn read_attributes(&mut self, object: ObjectHandle) -> Result<KeyAttributes, Fault> {
+        let changeable = self.read_changeable(object)?;
+        self.enter("C_GetAttributeValue")?;
+        let MemoryKey { kind, usage, .. } = self.key("C_GetAttributeValue", object)?;
+        Ok(KeyAttributes { changeable, kind, usage })
+    }
+
+    fn make_probe_key(&mut self) -> Result<ObjectHandle, Fault> {
+        self.enter("C_GenerateKey")?;
+        let key = MemoryKey::aes_256("xksd:probe");
+        let (number, _) = self.token.state().add(key, Some(self.number));
+        Ok(ObjectHandle { generation: self.generation, number })
+    }
+}
+
+fn fill(buffer: &mut [u8]) {
+    aws_lc_rs::rand::fill(buffer).expect("the operating system gives random bytes");
+}
