@@ -37,6 +37,11 @@ impl Activity {
         self.serving.fetch_add(1, Ordering::AcqRel);
         Serving(self.clone())
     }
+
+    /// Whether a request is being served.
+    pub fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Acquire) > 0
+    }
 }
 
 impl Drop for Serving {
@@ -75,8 +80,6 @@ pub struct Watched<S> {
     waiting_for: TooSlow,
     /// `Activity::begun` when the timer was last set.
     begun: u64,
-    /// Whether the bytes written now are hyper's own: no request has begun since the last read.
-    refusal: bool,
 }
 
 impl<S> Watched<S> {
@@ -84,7 +87,7 @@ impl<S> Watched<S> {
     pub fn new(stream: S, activity: Arc<Activity>, patience: Patience) -> Self {
         let timer = Box::pin(sleep_until(Instant::now() + patience.idle));
         let waiting_for = TooSlow::Idle;
-        Self { stream, activity, patience, timer, waiting_for, begun: 0, refusal: false }
+        Self { stream, activity, patience, timer, waiting_for, begun: 0 }
     }
 
     /// Sets the timer for the state that the connection is in.
@@ -93,7 +96,6 @@ impl<S> Watched<S> {
         if begun != self.begun {
             // A request has begun since, and with it the head has ended.
             self.begun = begun;
-            self.refusal = false;
             self.wait(TooSlow::Idle);
         }
     }
@@ -105,10 +107,6 @@ impl<S> Watched<S> {
         };
         self.waiting_for = what;
         self.timer.as_mut().reset(Instant::now() + patience);
-    }
-
-    fn is_serving(&self) -> bool {
-        self.activity.serving.load(Ordering::Acquire) > 0
     }
 }
 
@@ -124,16 +122,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
         if let Poll::Ready(result) = read {
             let came = buffer.filled().len() > before;
-            if came && !this.is_serving() && this.patience.head.is_some() {
-                this.refusal = true;
-                if this.waiting_for == TooSlow::Idle {
-                    this.wait(TooSlow::Head);
-                }
+            let begins = came && !this.activity.is_serving() && this.waiting_for == TooSlow::Idle;
+            if begins && this.patience.head.is_some() {
+                this.wait(TooSlow::Head);
             }
             return Poll::Ready(result);
         }
         // While a request is served, its own deadlines hold.
-        if this.timer.as_mut().poll_elapsed(context).is_ready() && !this.is_serving() {
+        if this.timer.as_mut().poll_elapsed(context).is_ready() && !this.activity.is_serving() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, this.waiting_for)));
         }
         Poll::Pending
@@ -148,12 +144,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         this.look();
-        if this.refusal
-            && let Some(refusal) = with_body(bytes)
-        {
+        if let Some(refusal) = with_body(bytes) {
             // Short and at the start of a connection's output buffer: it fits or the peer is gone.
             let written = ready!(Pin::new(&mut this.stream).poll_write(context, &refusal))?;
-            this.refusal = false;
             let all = written == refusal.len();
             return Poll::Ready(if all {
                 Ok(bytes.len())
@@ -185,21 +178,25 @@ impl PollElapsed for Pin<&mut Sleep> {
     }
 }
 
-/// hyper refuses malformed HTTP with an empty body, which KMS could not interpret (P-70). Gives
-/// the refusal with a body in our form; `None` for anything else.
+/// hyper refuses malformed HTTP with an empty body, which KMS could not interpret, and with
+/// statuses that the protocol does not know (P-70). Gives the refusal in our form; `None` for
+/// anything else: all our own answers name a content type.
 fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (head, "") = text.split_once("\r\n\r\n")? else { return None };
-    let status = head.strip_prefix("HTTP/1.1 ").or_else(|| head.strip_prefix("HTTP/1.0 "))?;
-    if !status.starts_with('4') || !head.contains("content-length: 0") {
+    let (status, headers) = head.split_once("\r\n")?;
+    if !(status.starts_with("HTTP/1.1 4") || status.starts_with("HTTP/1.0 4"))
+        || !headers.contains("content-length: 0")
+        || headers.contains("content-type:")
+    {
         return None;
     }
     let message = "the request is not valid HTTP/1.1, or its head is larger than this proxy reads";
     let body = ErrorBody::new(ErrorName::Validation, message).to_body();
     let body = body.as_ref();
     let length = format!("content-type: application/json\r\ncontent-length: {}", body.len());
-    let mut refusal = head.replace("content-length: 0", &length).into_bytes();
-    refusal.extend_from_slice(b"\r\n\r\n");
+    let headers = headers.replace("content-length: 0", &length);
+    let mut refusal = format!("HTTP/1.1 400 Bad Request\r\n{headers}\r\n\r\n").into_bytes();
     refusal.extend_from_slice(body);
     Some(refusal)
 }
@@ -277,15 +274,32 @@ mod tests {
         assert_eq!(json["errorName"], "ValidationException");
     }
 
+    /// The second of two pipelined requests comes in one read with the first.
+    #[tokio::test]
+    async fn malformed_http_after_a_request_gets_a_body_p_70() {
+        let (mut peer, mut stream, activity) = watched();
+        peer.write_all(b"good\r\n\r\ngarbage\r\n\r\n").await.unwrap();
+        stream.read_exact(&mut [0; 19]).await.unwrap();
+        drop(activity.begin());
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        let too_large =
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(too_large).await.unwrap();
+        drop(stream);
+        let mut answers = String::new();
+        peer.read_to_string(&mut answers).await.unwrap();
+        let second = answers.strip_prefix("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+        assert!(second.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{second}");
+        assert!(second.contains("ValidationException"), "{second}");
+    }
+
     #[tokio::test]
     async fn an_answer_of_ours_is_left_alone() {
-        let (mut peer, mut stream, activity) = watched();
-        peer.write_all(b"x").await.unwrap();
-        stream.read_u8().await.unwrap();
-        let serving = activity.begin();
-        let ours = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+        let (mut peer, mut stream, _activity) = watched();
+        let ours =
+            b"HTTP/1.1 404 Not Found\r\ncontent-type: text/plain\r\ncontent-length: 0\r\n\r\n";
         stream.write_all(ours).await.unwrap();
-        drop((serving, stream));
+        drop(stream);
         let mut answer = Vec::new();
         peer.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, ours);
