@@ -1,5 +1,6 @@
-//! Watches one connection's bytes: cuts off who is too slow or silent for too long, and puts a
-//! JSON body under the refusals that the HTTP library writes by itself.
+//! Watches one connection's bytes: cuts off who is too slow or silent for too long, puts a JSON
+//! body under the refusals that the HTTP library writes by itself, and sees to it that the last
+//! answer of a connection arrives.
 //!
 //! hyper's own timer for request heads also runs while a connection is idle, so that it can't
 //! both cut off a slow head and keep an idle connection for minutes. This stream knows the
@@ -80,14 +81,21 @@ pub struct Watched<S> {
     waiting_for: TooSlow,
     /// `Activity::begun` when the timer was last set.
     begun: u64,
+    /// Once we have said our last word: how many more bytes are read and thrown away.
+    lingering: Option<usize>,
 }
+
+/// How long a peer may go on sending after our last word, and how much. KMS's largest request and
+/// what a TCP window holds beside it fit in.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 2 * 1024 * 1024;
 
 impl<S> Watched<S> {
     /// Watches a stream whose connection tells its requests to `activity`.
     pub fn new(stream: S, activity: Arc<Activity>, patience: Patience) -> Self {
         let timer = Box::pin(sleep_until(Instant::now() + patience.idle));
         let waiting_for = TooSlow::Idle;
-        Self { stream, activity, patience, timer, waiting_for, begun: 0 }
+        Self { stream, activity, patience, timer, waiting_for, begun: 0, lingering: None }
     }
 
     /// Sets the timer for the state that the connection is in.
@@ -136,7 +144,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -161,8 +169,31 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
+    /// Says the last word, and then waits for the peer to notice. A socket that is closed while
+    /// the peer is still sending answers with a reset, which may overtake the answer that tells
+    /// the peer why (RFC 9112, section 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let this = &mut *self;
+        let mut left = match this.lingering {
+            Some(left) => left,
+            None => {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+                this.timer.as_mut().reset(Instant::now() + LINGER);
+                LINGER_BYTES
+            }
+        };
+        let mut unwanted = [0; 4096];
+        loop {
+            this.lingering = Some(left);
+            let mut unwanted = ReadBuf::new(&mut unwanted);
+            match Pin::new(&mut this.stream).poll_read(context, &mut unwanted) {
+                Poll::Ready(Ok(())) if !unwanted.filled().is_empty() && left > 0 => {
+                    left = left.saturating_sub(unwanted.filled().len());
+                }
+                Poll::Ready(_ended_or_too_much) => return Poll::Ready(Ok(())),
+                Poll::Pending => return this.timer.as_mut().poll_elapsed(context).map(Ok),
+            }
+        }
     }
 
     // Vectored writes are left to the default, so that a refusal always comes through `poll_write`.
@@ -303,5 +334,35 @@ mod tests {
         let mut answer = Vec::new();
         peer.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, ours);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_is_still_sending_is_waited_for() {
+        let (mut peer, mut stream, _activity) = watched();
+        let sending = tokio::spawn(async move {
+            peer.write_all(&[0; 100_000]).await.unwrap();
+            let mut answer = Vec::new();
+            peer.read_to_end(&mut answer).await.unwrap();
+            answer
+        });
+        stream.write_all(b"answer").await.unwrap();
+        stream.shutdown().await.unwrap();
+        drop(stream);
+        assert_eq!(sending.await.unwrap(), b"answer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_waited_for_without_end() {
+        let (peer, mut stream, _activity) = watched();
+        let start = Instant::now();
+        stream.shutdown().await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), LINGER.as_secs());
+        drop(peer);
+        let (mut peer, mut stream, _activity) = watched();
+        let sending =
+            tokio::spawn(async move { while peer.write_all(&[0; 4096]).await.is_ok() {} });
+        stream.shutdown().await.unwrap();
+        drop(stream);
+        sending.await.unwrap();
     }
 }
