@@ -302,17 +302,31 @@ impl<S: Serve> Acceptor<S> {
         let mut draining = self.draining.clone();
         tokio::select! {
             ended = serving.as_mut() => return ended,
-            () = draining.closing() => {}
+            () = connection.place.evicted() => return self.evict(),
             () = connection.close.notified() => {}
-            () = connection.place.evicted() => self.count(|metrics| metrics.closed(Closed::Limit)),
+            () = draining.closing() => {}
         }
         // GOAWAY, or `Connection: close`: what is being served is still answered.
         shut_down(serving.as_mut());
-        tokio::select! {
-            ended = serving.as_mut() => ended,
-            // Whoever neither ends nor asks for anything is not waited for.
-            () = tokio::time::sleep(self.limits.head_timeout) => Ok(()),
+        loop {
+            tokio::select! {
+                ended = serving.as_mut() => return ended,
+                () = connection.place.evicted() => return self.evict(),
+                () = tokio::time::sleep(self.limits.head_timeout) => {}
+            }
+            // Whoever neither ends nor asks for anything is not waited for. A request has limits
+            // of its own.
+            if !connection.activity.is_serving() {
+                return Ok(());
+            }
         }
+    }
+
+    /// At once, whatever a stranger has begun: if the one who makes room took its time, there
+    /// would be more connections than there may be.
+    fn evict(&self) -> hyper::Result<()> {
+        self.count(|metrics| metrics.closed(Closed::Limit));
+        Ok(())
     }
 
     fn count_end(&self, error: &hyper::Error) {
