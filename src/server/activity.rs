@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::wire::error::{ErrorBody, ErrorName};
@@ -25,6 +26,8 @@ pub struct Activity {
     serving: AtomicUsize,
     /// Requests so far.
     begun: AtomicU64,
+    /// Told of each.
+    begins: Notify,
 }
 
 /// A request is being served for as long as this lives.
@@ -36,7 +39,16 @@ impl Activity {
     pub fn begin(self: &Arc<Self>) -> Serving {
         self.begun.fetch_add(1, Ordering::AcqRel);
         self.serving.fetch_add(1, Ordering::AcqRel);
+        self.begins.notify_waiters();
         Serving(self.clone())
+    }
+
+    /// Waits until a request is being served.
+    pub async fn serving(&self) {
+        let begins = self.begins.notified();
+        if !self.is_serving() {
+            begins.await;
+        }
     }
 
     /// Whether a request is being served.
