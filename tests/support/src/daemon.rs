@@ -12,7 +12,7 @@ use crate::http::Connection;
 use crate::site::Site;
 
 /// Upper bound for anything that should happen soon. A test that waits as long has found a hang.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A daemon that is serving, and the site that it was started from. Killed when dropped.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -175,6 +176,20 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Reads what comes within a time.
+    ///
+    /// # Errors
+    /// `WouldBlock` or `TimedOut` where nothing does.
+    ///
+    /// # Panics
+    /// Where the system refuses timeouts.
+    pub fn read_within(&mut self, time: Duration) -> io::Result<Vec<u8>> {
+        self.tcp.set_read_timeout(Some(time)).expect("a time that is not zero");
+        let read = self.read_more();
+        self.tcp.set_read_timeout(Some(PATIENCE)).expect("a time that is not zero");
+        read.map(|_| std::mem::take(&mut self.ahead))
     }
 
     fn read_more(&mut self) -> io::Result<usize> {

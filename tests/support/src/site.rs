@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
 use crate::certificates::{Authority, Identity, KeyKind};
+use crate::request::hex;
 use crate::token::{PIN, SoftHsmToken};
 
 /// Label of the token of every site.
@@ -89,10 +92,9 @@ impl Configuration {
     /// These tenants, ports of the system's choice, and no waiting when it leaves.
     pub fn new(tenants: Vec<Tenant>) -> Self {
         let port_0 = || BTreeMap::from([("listen", text("127.0.0.1:0"))]);
-        // Under load of a whole test run an answer may take longer than KMS would wait: what is
-        // tested here is what is answered.
+        // A whole test run keeps the machine busy: as much time as KMS itself would give.
         let mut server = port_0();
-        server.insert("deadline", text("10s"));
+        server.insert("deadline", text("250ms"));
         Self {
             tenants,
             server,
@@ -169,38 +171,40 @@ impl Site {
         self.run(&["keys", "create", id, "--token", "softhsm", "--usage", usage]);
     }
 
-    /// Puts an AES key of 16, 24 or 32 bytes into the token by another program, softhsm2-util.
+    /// Puts an AES key of 16, 24 or 32 bytes into the token by another program, `pkcs11-tool`.
     ///
     /// # Panics
     /// Where the program refuses.
     pub fn import_aes(&self, label: &str, cka_id: &[u8], key: &[u8]) {
-        self.import(label, cka_id, key, &["--aes"]);
+        let file = tempfile::NamedTempFile::new_in(self.path()).expect("a file can be made");
+        fs::write(file.path(), key).expect("a file can be written");
+        let file = file.path().to_str().expect("temporary files have names in UTF-8");
+        let kind = format!("AES:{}", key.len());
+        let what = ["--write-object", file, "--type", "secrkey", "--key-type", &kind];
+        self.pkcs11_tool(label, cka_id, &[&what[..], &["--usage-decrypt", "--sensitive"]].concat());
     }
 
-    /// Puts an RSA key pair, PKCS#8 in PEM, into the token by softhsm2-util.
+    /// Has `pkcs11-tool` make an RSA key pair in the token.
     ///
     /// # Panics
     /// Where the program refuses.
-    pub fn import_key_pair(&self, label: &str, cka_id: &[u8], pem: &[u8]) {
-        self.import(label, cka_id, pem, &[]);
+    pub fn make_rsa(&self, label: &str, cka_id: &[u8]) {
+        self.pkcs11_tool(label, cka_id, &["--keypairgen", "--key-type", "rsa:2048"]);
     }
 
-    fn import(&self, label: &str, cka_id: &[u8], content: &[u8], options: &[&str]) {
-        let file = tempfile::NamedTempFile::new_in(self.path()).expect("a file can be made");
-        fs::write(file.path(), content).expect("a file can be written");
-        let cka_id: String = cka_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    fn pkcs11_tool(&self, label: &str, cka_id: &[u8], what: &[&str]) {
         let (name, value) = self.token.env();
-        // --force: several objects may have one CKA_ID, if that is what a test wants.
-        let output = Command::new("softhsm2-util")
-            .arg("--import")
-            .arg(file.path())
-            .args(["--token", TOKEN, "--pin", PIN, "--label", label, "--id", &cka_id, "--force"])
-            .args(options)
+        let output = Command::new("pkcs11-tool")
+            .arg("--module")
+            .arg(&self.token.module)
+            .args(["--token-label", TOKEN, "--login", "--pin", PIN, "--private"])
+            .args(["--label", label, "--id", &hex(cka_id)])
+            .args(what)
             .env(name, value)
             .output()
-            .expect("softhsm2-util made the token a moment ago");
+            .unwrap_or_else(|error| panic!("pkcs11-tool (package opensc): {error}"));
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "softhsm2-util --import {label}: {stderr}");
+        assert!(output.status.success(), "pkcs11-tool {what:?}: {stderr}");
     }
 
     /// `xksd` with arguments, configuration and token.
@@ -218,7 +222,7 @@ impl Site {
 
     fn toml(&self, configuration: &Configuration) -> String {
         let Configuration { tenants, server, tls, drain, log, token, ops, module } = configuration;
-        fs::write(self.path().join("token.pin"), PIN).expect("a test's directory can be written");
+        self.write_secret("token.pin", PIN);
         let mut toml = String::from("version = 1\n");
         let mut table = |name: &str, lines: &BTreeMap<&'static str, String>| {
             writeln!(toml, "\n[{name}]").expect("strings grow");
@@ -253,6 +257,14 @@ impl Site {
         toml
     }
 
+    fn write_secret(&self, name: &str, secret: &str) {
+        let mut options = fs::File::options();
+        let file = options.create(true).truncate(true).write(true).mode(0o600);
+        let file = file.open(self.path().join(name));
+        file.and_then(|mut file| file.write_all(secret.as_bytes()))
+            .expect("a test's directory can be written");
+    }
+
     fn tenant(&self, tenant: &Tenant) -> String {
         let Tenant { name, prefix, keys, credentials, enabled } = tenant;
         let mut toml = format!(
@@ -261,7 +273,7 @@ impl Site {
         );
         for Credential { id, secret } in credentials {
             let file = format!("{id}.secret");
-            fs::write(self.path().join(&file), secret).expect("a test's directory can be written");
+            self.write_secret(&file, secret);
             write!(
                 toml,
                 "\n[[keystores.{name}.credentials]]\naccess_key_id = \"{id}\"\n\
