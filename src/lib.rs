@@ -2,7 +2,7 @@
 //!
 //! AWS KMS can keep its keys outside AWS, in an *external key store* (XKS). It then sends each
 //! Encrypt, Decrypt, GetKeyMetadata and GetHealthStatus over HTTPS, signed with SigV4, to a proxy
-//! beside the HSM. This library is that proxy; the binary only hands the command line to `cli`.
+//! beside the HSM. This library is that proxy; the binary only hands the command line to [`cli`].
 //!
 //! # The way of a request
 //!
@@ -27,9 +27,9 @@
 //!
 //! | layer | modules |
 //! |---|---|
-//! | 5 process | [`daemon`], `cli`, [`config`], [`telemetry`] |
+//! | 5 process | [`daemon`], [`cli`], [`doctor`], [`config`], [`telemetry`] |
 //! | 4 compose | [`server`] |
-//! | 3 act | [`operations`], [`catalogue`], [`tls`], [`metrics`], [`hsm::token`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::pkcs11`] |
+//! | 3 act | [`operations`], [`client`], [`catalogue`], [`tls`], [`metrics`], [`hsm::token`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::pkcs11`] |
 //! | 2 decide | [`keystore`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`] |
 //! | 1 protocol | [`wire`], [`sigv4`] |
 //! | 0 words | [`names`], [`secret`], [`clock`] |
@@ -42,6 +42,7 @@ pub mod client;
 pub mod clock;
 pub mod config;
 pub mod daemon;
+pub mod doctor;
 pub mod hsm;
 pub mod keystore;
 pub mod metrics;

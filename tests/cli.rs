@@ -205,7 +205,7 @@ fn every_fault_of_a_configuration_is_named_and_that_is_78() {
     ];
     let faults = "\
 error: XKSD_SERVER__DEADLINE: server.deadline = \"300ms\": must be 1ms to 250ms
-hint: KMS gives up 250 ms after it began to connect (P-8)
+hint: KMS gives up 250 ms after it began to connect
 error: XKSD_TOKENS__HSM__PINN: tokens.hsm.pinn: is no known key
 hint: did you mean `tokens.hsm.pin`?
 error: XKSD_KEYSTORES__DEMO__TOKEN: keystores.demo.token = \"hms\": there is no [tokens.hms]
@@ -229,7 +229,7 @@ hint: known here: fleet, keystores, log, ops, server, tokens, version
             "key": "server.deadline",
             "value": "\"300ms\"",
             "problem": "must be 1ms to 250ms",
-            "hint": "KMS gives up 250 ms after it began to connect (P-8)",
+            "hint": "KMS gives up 250 ms after it began to connect",
         })
     );
     setup.run("config check --config no.toml").bad(

@@ -188,6 +188,8 @@ fn admin_failure(error: &AdminError, token: &TokenName) -> Failure {
         AdminError::Exists(_) => Failure::new(Exit::CannotCreate, words)
             .hint("`xksd keys list` shows it; a second one would make the key id ambiguous"),
         AdminError::PinRefused(_) => pin_refused(words, token),
+        AdminError::TwoTokens => Failure::new(Exit::Config, words)
+            .hint(format!("set tokens.{token}.serial in place of label")),
         AdminError::NoToken | AdminError::Pkcs11(_) => unavailable(words, token),
     }
 }

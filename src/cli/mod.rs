@@ -5,6 +5,7 @@
 
 mod bench;
 mod config;
+mod doctor;
 mod failure;
 mod keys;
 mod serve;
@@ -26,7 +27,7 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 64 wrong command line, 69 HSM cannot be reached, 70 internal \
+const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, or bench bad answers, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
     error, 71 refused by the operating system, 73 cannot be created, 74 output cannot be written, \
     77 PIN refused, 78 configuration.";
 
@@ -40,6 +41,8 @@ enum Command {
     /// Make and list the keys of an HSM token
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Look for what will go wrong before KMS does: configuration, certificate, HSM, keys
+    Doctor(doctor::Doctor),
     /// Measure how fast a proxy answers, ours or another
     Bench(Box<bench::Bench>),
 }
@@ -71,6 +74,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(serve) => serve.run(),
         Command::Config(config) => config.run(),
         Command::Keys(keys) => keys.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Bench(bench) => bench.run(),
     }
 }

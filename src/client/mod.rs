@@ -12,13 +12,17 @@
 
 pub mod answer;
 pub mod connection;
+pub mod connector;
 pub mod endpoint;
 pub mod load;
 pub mod request;
+#[cfg(test)]
+mod tests;
 pub mod trust;
 
 pub use answer::{EncryptAnswer, HealthAnswer, MetadataAnswer};
-pub use connection::{CallError, ConnectError, Connection, Connector, HttpVersion, RawAnswer};
+pub use connection::{CallError, Connection, RawAnswer};
+pub use connector::{ConnectError, Connector, HttpVersion};
 pub use endpoint::{Endpoint, EndpointError, Scheme};
 pub use request::{Caller, Encrypt, IntegrityValue, Prepared, Signer};
 pub use trust::{ClientIdentity, Trust, TrustError};

@@ -75,7 +75,7 @@ fn keystore(
     })
 }
 
-/// At least one credential; an access key id names one secret over the whole proxy (P-14).
+/// At least one credential; an access key id names one secret over the whole proxy.
 fn credentials(name: &str, section: &mut Section<'_>, seen: &mut Seen) -> Option<Credentials> {
     let sections = section.required_sections("credentials", "access_key_id and secret")?;
     let wanted = sections.len();
@@ -83,19 +83,19 @@ fn credentials(name: &str, section: &mut Section<'_>, seen: &mut Seen) -> Option
     for mut section in sections {
         // Not shown if it is at fault: it may be the secret, put in the wrong place.
         let id = section.required("access_key_id", Shape::Hidden, |text| {
+            // P-14
             let id: AccessKeyId = text.parse()?;
             match seen.access_key_ids.insert(id.clone(), name.to_owned()) {
                 None => Ok(id),
                 Some(other) => {
                     let problem = format!("{id} is there twice, first in key store `{other}`");
-                    Err(Wrong::from(problem)
-                        .hint("an id names one secret over the whole proxy (P-14)"))
+                    Err(Wrong::from(problem).hint("an id names one secret over the whole proxy"))
                 }
             }
         });
         let secret = secret(&mut section, "secret").and_then(|secret| {
             let wrong = |error| {
-                let hint = "43 characters of Base64 hold the 256 bits that P-14 asks for";
+                let hint = "43 characters of Base64 hold the 256 bits that AWS asks for";
                 section.fault("secret", None, Wrong::from(error).hint(hint));
             };
             SecretAccessKey::new(secret).map_err(wrong).ok()

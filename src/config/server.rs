@@ -34,7 +34,7 @@ pub(super) fn server(root: &mut Section<'_>) -> Option<Server> {
     // P-8
     let deadline = section.or("deadline", "120ms", Shape::Text, |text| {
         duration_within("1ms", "250ms")(text)
-            .map_err(|wrong| wrong.hint("KMS gives up 250 ms after it began to connect (P-8)"))
+            .map_err(|wrong| wrong.hint("KMS gives up 250 ms after it began to connect"))
     });
     let proxy_protocol_from = section.list("proxy_protocol_from", network);
     let mut drain = section.section("drain");
@@ -152,7 +152,8 @@ fn tls_settings(section: &mut Section<'_>) -> Option<tls::Settings> {
 }
 
 fn missing_half<T>(section: &Section<'_>, missing: &str, present: &str) -> Option<T> {
-    let wrong = Wrong::from(format!("is missing, and `{present}` is set: mTLS takes both (P-16)"));
+    // P-16
+    let wrong = Wrong::from(format!("is missing, and `{present}` is set: mTLS takes both"));
     let hint = "KMS presents CN=cks.kms.<Region>.amazonaws.com under Amazon Trust Services";
     section.fault(missing, None, wrong.hint(hint));
     None

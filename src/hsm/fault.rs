@@ -164,6 +164,14 @@ mod tests {
     }
 
     #[test]
+    fn an_iv_refused_when_decrypting_may_be_the_callers() {
+        let kind = classify("C_DecryptInit", codes::MECHANISM_PARAM_INVALID);
+        assert_eq!(kind, FaultKind::Ambiguous);
+        // The IV of an encryption is ours.
+        assert_eq!(classify("C_EncryptInit", codes::MECHANISM_PARAM_INVALID), FaultKind::Bug);
+    }
+
+    #[test]
     fn an_unknown_code_costs_the_session() {
         let kind = classify("C_Encrypt", Code(0x8000_1234));
         assert_eq!(kind, FaultKind::Bug);

@@ -1,7 +1,7 @@
 //! The steward of a token: one thread that connects, keeps the session that holds the login,
 //! reads the catalogue, and probes.
 //!
-//! What it finds out is in [`Shared`], from where workers and the asynchronous side take it.
+//! What it finds out is in `Shared`, from where workers and the asynchronous side take it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

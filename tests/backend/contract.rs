@@ -12,6 +12,7 @@ use support::token::SoftHsmToken;
 use xksd::catalogue::Reader;
 use xksd::hsm::backend::Backend;
 use xksd::hsm::fault::FaultKind;
+use xksd::hsm::pkcs11::admin::{Admin, AdminError};
 use xksd::hsm::pkcs11::{Library, Pkcs11Backend, TokenSelector};
 use xksd::metrics::Metrics;
 use xksd::secret::Secret;
@@ -111,5 +112,36 @@ fn two_tokens_of_one_label_are_refused() {
         let fault = pkcs11_backend(token).connect().err().expect("nothing says which one");
         assert_eq!(fault.kind, FaultKind::TokenLost);
         assert!(fault.to_string().contains("serial"), "{fault}");
+        let selector = TokenSelector::Label(token.label.clone());
+        let pin = Secret::new(token.pin.to_owned());
+        let refused = Admin::login(&token.module, &selector, &pin).err();
+        assert!(matches!(refused, Some(AdminError::TwoTokens)), "{refused:?}");
+    });
+}
+
+/// A library that somebody has finalised is initialised again, and what was before it is dead.
+#[test]
+fn a_library_that_lost_its_state_is_initialised_again() {
+    let test = "contract::a_library_that_lost_its_state_is_initialised_again";
+    with_token(test, Way::Shim, |token| {
+        let tool = ForeignTool::login(&token.module, &token.label, token.pin);
+        contract::Keys::add(&tool, b"key", b"", Material::Aes(contract::VALUE), contract::BOTH);
+        let backend = pkcs11_backend(token);
+        let mut old = backend.connect().expect("the token is there");
+        let key = old.objects().expect("the token can be searched")[0];
+        // No call is in flight.
+        let context = cryptoki::context::Pkcs11::new(&token.module).expect("it is loaded");
+        context.finalize().expect("it was initialised");
+        let lost = old.random(&mut [0; 12]).expect_err("there is no session any more");
+        assert_eq!(lost.kind, FaultKind::LibraryLost);
+        let mut new = backend.connect().expect("the library can be initialised again");
+        let stale = new.encrypt(key, &[0; 12], b"", b"text").expect_err("it is an old handle");
+        assert_eq!(stale.kind, FaultKind::HandleStale);
+        let closed = token.counts().of("C_CloseSession");
+        // Its number may be that of a new session by now.
+        drop(old);
+        assert_eq!(token.counts().of("C_CloseSession"), closed);
+        let key = new.objects().expect("the token can be searched")[0];
+        assert!(new.encrypt(key, &[0; 12], b"", b"text").is_ok());
     });
 }

@@ -8,7 +8,8 @@ use tokio::sync::Mutex;
 
 use super::Target;
 use crate::client::answer;
-use crate::client::connection::{CallError, ConnectError, Connection, Connector, RawAnswer};
+use crate::client::connection::{CallError, Connection, RawAnswer};
+use crate::client::connector::{ConnectError, Connector};
 use crate::client::request::{Caller, Encrypt, IntegrityValue, Prepared, Signer};
 use crate::names::ExternalKeyId;
 use crate::secret::Plaintext;

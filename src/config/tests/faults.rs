@@ -191,7 +191,7 @@ fn a_fault_names_file_or_variable() {
     let dir = Dir::new();
     let fault = dir.faults(&and("[server]", "deadline = \"1s\"")).remove(0);
     assert_eq!(fault.origin, Origin::File(dir.path("xksd.toml")));
-    assert!(fault.hint.unwrap().contains("P-8"));
+    assert!(fault.hint.unwrap().contains("250 ms")); // P-8
     for (name, value, key) in [
         ("XKSD_SERVER__DEADLINE", "1s", "server.deadline"),
         ("XKSD_SERVER__LISTEN", "a:1", "server.listen[0]"),

@@ -20,6 +20,9 @@ pub enum AdminError {
     /// No slot holds the token.
     #[error("no slot of the module holds the configured token")]
     NoToken,
+    /// Two slots hold a token that fits: a key must not land in either.
+    #[error("two tokens of the module bear the configured label: name one by its serial")]
+    TwoTokens,
     /// The label is taken: a second object would make the key ambiguous.
     #[error("an object with the label `{0}` exists already")]
     Exists(ExternalKeyId),
@@ -63,23 +66,23 @@ impl Admin {
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
             Err(error) => return Err(error.into()),
         }
+        let mut only = None;
         for slot in pkcs11.get_slots_with_initialized_token()? {
             let info = pkcs11.get_token_info(slot)?;
             let found = match selector {
                 TokenSelector::Label(label) => info.label() == label,
                 TokenSelector::Serial(serial) => info.serial_number() == serial,
             };
-            if found {
-                let session = pkcs11.open_rw_session(slot)?;
-                let pin = AuthPin::new(pin.expose().clone().into());
-                match session.login(UserType::User, Some(&pin)) {
-                    Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
-                    Err(error) => return Err(login_error(error)),
-                }
-                return Ok(Self { session });
+            if found && only.replace(slot).is_some() {
+                return Err(AdminError::TwoTokens);
             }
         }
-        Err(AdminError::NoToken)
+        let session = pkcs11.open_rw_session(only.ok_or(AdminError::NoToken)?)?;
+        let pin = AuthPin::new(pin.expose().clone().into());
+        match session.login(UserType::User, Some(&pin)) {
+            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(Self { session }),
+            Err(error) => Err(login_error(error)),
+        }
     }
 
     /// Makes the first version of a key: AES-256, sensitive, never extractable, every usage set

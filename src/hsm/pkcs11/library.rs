@@ -31,7 +31,7 @@ pub struct Library {
 }
 
 /// The module's function list. It lives as long as the process: the library is never unloaded.
-struct FunctionList(*const CK_FUNCTION_LIST);
+pub(super) struct FunctionList(*const CK_FUNCTION_LIST);
 
 // SAFETY: the list is constant data of a module that is never unloaded, and a module that was
 // initialised with CKF_OS_LOCKING_OK may be called from any thread (PKCS#11 2.40, C_Initialize).
@@ -69,6 +69,14 @@ impl Library {
             lost: AtomicBool::new(false),
             initialising: Mutex::new(()),
         }
+    }
+
+    /// A module made of these functions, initialised.
+    #[cfg(test)]
+    pub(super) fn of_functions(functions: CK_FUNCTION_LIST) -> Self {
+        let library = Self::new("a test's own");
+        let _ = library.list.set(FunctionList(Box::leak(Box::new(functions))));
+        library
     }
 
     /// Where it lies.
@@ -148,7 +156,7 @@ impl fmt::Debug for Library {
 }
 
 /// Loads a module for good and asks it for its function list.
-fn load(path: &Path) -> Result<FunctionList, LoadError> {
+pub(super) fn load(path: &Path) -> Result<FunctionList, LoadError> {
     type GetFunctionList = unsafe extern "C" fn(*mut *mut CK_FUNCTION_LIST) -> CK_RV;
     let no_list = || LoadError::NoFunctionList { path: path.to_owned() };
     // SAFETY: loading runs the module's initialisers. The operator named it to be run.

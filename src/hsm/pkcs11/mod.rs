@@ -1,14 +1,17 @@
 //! The C boundary: PKCS#11 modules, and the only place that names `cryptoki` and `unsafe`.
 //!
 //! Catalogue and data path use one function list through single C calls into presized buffers
-//! ([`library`], [`session`], [`data`], [`objects`]). [`admin`] serves the offline `keys` commands
+//! (`library`, `session`, `data`, `objects`). [`admin`] serves the offline `keys` commands
 //! with the crate `cryptoki`.
 
 #![allow(unsafe_code, reason = "PKCS#11 is a C interface; each block says why it is sound")]
 
 pub mod admin;
 mod data;
+pub mod inspect;
 mod library;
+#[cfg(test)]
+mod lies;
 mod objects;
 mod session;
 

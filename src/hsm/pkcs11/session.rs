@@ -129,7 +129,7 @@ pub(super) fn find_token(
 }
 
 /// All slots with a token in them.
-fn slots(library: &Library, metrics: &TokenMetrics) -> Result<Vec<CK_SLOT_ID>, Fault> {
+pub(super) fn slots(library: &Library, metrics: &TokenMetrics) -> Result<Vec<CK_SLOT_ID>, Fault> {
     // More slots than any module has, so that one call is enough; a module with more says so.
     let mut slots: Vec<CK_SLOT_ID> = vec![0; 1024];
     let mut count = slots.len() as cryptoki_sys::CK_ULONG;
@@ -145,7 +145,7 @@ fn slots(library: &Library, metrics: &TokenMetrics) -> Result<Vec<CK_SLOT_ID>, F
     Ok(slots)
 }
 
-fn token_info(
+pub(super) fn token_info(
     library: &Library,
     metrics: &TokenMetrics,
     slot: CK_SLOT_ID,

@@ -1,13 +1,15 @@
 //! Who mends what: sessions, the connection, the catalogue.
 
+use std::pin::pin;
 use std::time::Instant;
 
+use support::gate::Gate;
 use support::memory::{Act, MemoryKey};
 use xksd::hsm::codes::{self, Code};
 use xksd::hsm::fault::FaultKind;
 use xksd::hsm::token::TokenState;
 
-use super::{Bench, fault, settings, soon};
+use super::{Bench, begin, fault, settings, soon};
 
 #[tokio::test]
 async fn a_lost_session_is_replaced_by_its_worker() {
@@ -67,14 +69,8 @@ async fn a_lost_connection_is_made_anew_once_with_other_handles() {
         // After the next connection the old numbers name the other key.
         bench.backend.add(MemoryKey::aes_256("other"));
         let old = bench.handle();
-        // Several sessions meet it, and one new connection is enough.
-        for _ in 0..3 {
-            bench.backend.next("C_EncryptInit", Act::Return(code));
-        }
-        let (a, b, c) = tokio::join!(bench.encrypt(), bench.encrypt(), bench.encrypt());
-        for result in [a, b, c] {
-            assert_eq!(fault(result).kind, kind, "{code}");
-        }
+        bench.backend.next("C_EncryptInit", Act::Return(code));
+        assert_eq!(fault(bench.encrypt().await).kind, kind, "{code}");
         let new = bench.reconnected(old).await;
         assert_eq!(new, bench.handle());
         assert!(new.number != old.number, "the test is about numbers that change");
@@ -83,6 +79,35 @@ async fn a_lost_connection_is_made_anew_once_with_other_handles() {
         assert!(bench.encrypt().await.is_ok(), "{code}");
         assert_eq!(bench.backend.calls("C_Login"), 2, "{code}");
     }
+}
+
+#[tokio::test]
+async fn a_session_that_notices_late_costs_no_second_connection() {
+    let bench = Bench::up(settings(2)).await;
+    let old = bench.handle();
+    let gate = Gate::closed();
+    bench.backend.next("C_Encrypt", Act::HangThenReturn(gate.clone(), codes::DEVICE_ERROR));
+    let mut late = pin!(bench.encrypt());
+    begin(&mut late).await;
+    gate.wait_for(1);
+    bench.backend.next("C_Encrypt", Act::Return(codes::DEVICE_ERROR));
+    assert_eq!(fault(bench.encrypt().await).kind, FaultKind::TokenLost);
+    bench.reconnected(old).await;
+    gate.open();
+    assert_eq!(fault(late.await).kind, FaultKind::TokenLost);
+    // Each worker is at its next job, so the late one has said what it had to say.
+    let gates = [bench.backend.hang("C_Encrypt"), bench.backend.hang("C_Encrypt")];
+    let (mut one, mut other) = (pin!(bench.encrypt()), pin!(bench.encrypt()));
+    begin(&mut one).await;
+    begin(&mut other).await;
+    for gate in &gates {
+        gate.wait_for(1);
+    }
+    let read = bench.token.catalogue_since(Instant::now(), soon()).await;
+    assert!(read.is_ok());
+    gates.iter().for_each(Gate::open);
+    assert!(one.await.is_ok() && other.await.is_ok());
+    assert_eq!(bench.backend.calls("C_Login"), 2);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The bounded queue, deadlines, and who waits for whom.
 
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +9,7 @@ use xksd::clock::Deadline;
 use xksd::hsm::token::{Settings, TokenError};
 use xksd::secret::Plaintext;
 
-use super::{AAD, Bench, TEXT, settings, soon};
-
-/// Puts a job into the queue.
-async fn begin<F: Future>(job: &mut Pin<&mut F>) {
-    let polled = tokio::time::timeout(Duration::ZERO, job).await;
-    assert!(polled.is_err(), "it is not done at once");
-}
+use super::{AAD, Bench, TEXT, begin, settings, soon};
 
 #[tokio::test]
 async fn one_job_too_many_is_refused() {
@@ -41,9 +35,13 @@ async fn an_expired_job_is_never_started() {
     let mut running = pin!(bench.encrypt());
     begin(&mut running).await;
     gate.wait_for(1);
-    let now = Deadline::after(Duration::ZERO);
-    let late = bench.encrypt_with(bench.handle(), now).await;
-    assert_eq!(late.err(), Some(TokenError::Late));
+    // Whoever waits for it is not told before the worker has seen it.
+    let deadline = Deadline::after(Duration::from_millis(400));
+    let mut expired = pin!(bench.encrypt_with(bench.handle(), deadline));
+    begin(&mut expired).await;
+    while !deadline.has_passed() {
+        std::thread::yield_now();
+    }
     // Nor is one for which nobody waits any more.
     {
         let mut abandoned = pin!(bench.encrypt());
@@ -52,6 +50,7 @@ async fn an_expired_job_is_never_started() {
     gate.open();
     assert!(running.await.is_ok());
     assert!(bench.encrypt().await.is_ok());
+    assert_eq!(expired.await.err(), Some(TokenError::Late));
     assert_eq!(bench.backend.calls("C_EncryptInit") - started, 2);
 }
 
@@ -60,7 +59,7 @@ async fn a_session_that_hangs_leaves_the_others_serving() {
     let bench = Bench::up(settings(2)).await;
     let gate = bench.backend.hang("C_Encrypt");
     let mut hanging =
-        pin!(bench.encrypt_with(bench.handle(), Deadline::after(Duration::from_millis(50))));
+        pin!(bench.encrypt_with(bench.handle(), Deadline::after(Duration::from_millis(400))));
     begin(&mut hanging).await;
     gate.wait_for(1);
     for _ in 0..10 {

@@ -5,19 +5,18 @@
 //! by C function, as on a real token: `C_Login` and `C_OpenSession` are in connecting,
 //! `C_OpenSession` in opening a session, `C_EncryptInit` then `C_Encrypt` in encrypting, and so on.
 
+mod session;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use xksd::hsm::backend::{
-    Backend, ChangeableAttributes, IV_LEN, ObjectHandle, Sealed, Session, TAG_LEN, TokenIdentity,
-};
-use xksd::hsm::codes::{self, Code};
+use xksd::hsm::backend::{Backend, ObjectHandle, Session, TokenIdentity};
+use xksd::hsm::codes::Code;
 use xksd::hsm::fault::Fault;
-use xksd::hsm::key::{KeyAttributes, KeyKind, Usage};
-use xksd::secret::Plaintext;
+use xksd::hsm::key::{KeyKind, Usage};
 
+use self::session::MemorySession;
 use crate::gate::Gate;
 
 /// A key in a [`MemoryBackend`].
@@ -64,6 +63,8 @@ pub enum Act {
     Return(Code),
     /// Waits at this gate, then goes on as if nothing had been.
     Hang(Gate),
+    /// Waits at this gate, then returns this code.
+    HangThenReturn(Gate, Code),
     /// C_Encrypt: a bit of the ciphertext is wrong. C_Decrypt: a bit of the plaintext is.
     FlipBit,
     /// C_GenerateRandom: the same bytes as always when it does this, no two of them alike.
@@ -230,6 +231,10 @@ impl MemoryBackend {
                 gate.pass();
                 Ok(None)
             }
+            Some(Act::HangThenReturn(gate, code)) => {
+                gate.pass();
+                Err(Fault::returned(function, code))
+            }
             act => Ok(act),
         }
     }
@@ -257,155 +262,6 @@ impl Backend for MemoryBackend {
 
     fn identity(&self) -> TokenIdentity {
         TokenIdentity { manufacturer: "xksd".into(), model: "memory".into(), serial: "0".into() }
-    }
-}
-
-struct MemorySession {
-    token: MemoryBackend,
-    number: u64,
-    generation: u64,
-}
-
-impl Drop for MemorySession {
-    fn drop(&mut self) {
-        self.token.state().objects.retain(|_, object| object.session != Some(self.number));
-    }
-}
-
-impl MemorySession {
-    /// Enters a function on this session.
-    fn enter(&self, function: &'static str) -> Result<Option<Act>, Fault> {
-        let act = self.token.enter(function)?;
-        if self.token.state().generation == self.generation {
-            return Ok(act);
-        }
-        Err(Fault::returned(function, codes::SESSION_HANDLE_INVALID))
-    }
-
-    /// What the object's key is, to this function.
-    fn key(&self, function: &'static str, handle: ObjectHandle) -> Result<MemoryKey, Fault> {
-        let state = self.token.state();
-        let object = state.objects.get(&handle.number);
-        match object.filter(|_| handle.generation == self.generation) {
-            Some(object) => Ok(object.key.clone()),
-            None => Err(Fault::returned(function, codes::OBJECT_HANDLE_INVALID)),
-        }
-    }
-
-    /// The AES-GCM key of an object whose usage permits the function.
-    fn cipher(
-        &self,
-        function: &'static str,
-        handle: ObjectHandle,
-        permitted: fn(&Usage) -> bool,
-        iv_len: usize,
-    ) -> Result<LessSafeKey, Fault> {
-        let key = self.key(function, handle)?;
-        let code = if !permitted(&key.usage) {
-            codes::KEY_FUNCTION_NOT_PERMITTED
-        } else if !key.kind.is_aes_256() {
-            codes::KEY_TYPE_INCONSISTENT
-        } else if iv_len != IV_LEN {
-            codes::MECHANISM_PARAM_INVALID
-        } else {
-            let key = UnboundKey::new(&AES_256_GCM, &key.value).expect("it has 32 bytes");
-            return Ok(LessSafeKey::new(key));
-        };
-        Err(Fault::returned(function, code))
-    }
-}
-
-impl Session for MemorySession {
-    fn random(&mut self, buffer: &mut [u8]) -> Result<(), Fault> {
-        match self.enter("C_GenerateRandom")? {
-            Some(Act::StandStill) => {
-                for (number, chunk) in (1_u32..).zip(buffer.chunks_mut(4)) {
-                    let bytes = number.to_be_bytes();
-                    chunk.copy_from_slice(&bytes[..chunk.len()]);
-                }
-            }
-            Some(Act::WriteNothing) => {}
-            _ => fill(buffer),
-        }
-        Ok(())
-    }
-
-    fn encrypt(
-        &mut self,
-        key: ObjectHandle,
-        iv: &[u8; IV_LEN],
-        aad: &[u8],
-        plaintext: &[u8],
-    ) -> Result<Sealed, Fault> {
-        self.enter("C_EncryptInit")?;
-        let cipher = self.cipher("C_EncryptInit", key, |usage| usage.encrypt, iv.len())?;
-        let act = self.enter("C_Encrypt")?;
-        let mut ciphertext = plaintext.to_vec();
-        let nonce = Nonce::assume_unique_for_key(*iv);
-        let tag = cipher
-            .seal_in_place_separate_tag(nonce, Aad::from(aad), &mut ciphertext)
-            .expect("no plaintext of a test is too long for AES-GCM");
-        if let (Some(Act::FlipBit), Some(byte)) = (act, ciphertext.first_mut()) {
-            *byte ^= 1;
-        }
-        let tag = tag.as_ref().try_into().expect("a tag has 16 bytes");
-        Ok(Sealed { iv: *iv, ciphertext, tag })
-    }
-
-    fn decrypt(
-        &mut self,
-        key: ObjectHandle,
-        iv: &[u8],
-        aad: &[u8],
-        ciphertext: &[u8],
-        tag: &[u8; TAG_LEN],
-    ) -> Result<Plaintext, Fault> {
-        self.enter("C_DecryptInit")?;
-        let cipher = self.cipher("C_DecryptInit", key, |usage| usage.decrypt, iv.len())?;
-        let act = self.enter("C_Decrypt")?;
-        let mut bytes = [ciphertext, tag].concat();
-        let nonce = Nonce::try_assume_unique_for_key(iv).expect("its length was checked");
-        let opened = cipher.open_in_place(nonce, Aad::from(aad), &mut bytes).map(|p| p.len());
-        let Ok(length) = opened else {
-            let code = self.token.state().bad_tag.unwrap_or(codes::ENCRYPTED_DATA_INVALID);
-            return Err(Fault::returned("C_Decrypt", code));
-        };
-        bytes.truncate(length);
-        if let (Some(Act::FlipBit), Some(byte)) = (act, bytes.first_mut()) {
-            *byte ^= 1;
-        }
-        Ok(Plaintext::new(bytes))
-    }
-
-    fn objects(&mut self) -> Result<Vec<ObjectHandle>, Fault> {
-        self.enter("C_FindObjects")?;
-        let generation = self.generation;
-        let state = self.token.state();
-        Ok(state.objects.keys().map(|&number| ObjectHandle { generation, number }).collect())
-    }
-
-    fn read_changeable(&mut self, object: ObjectHandle) -> Result<ChangeableAttributes, Fault> {
-        self.enter("C_GetAttributeValue")?;
-        let MemoryKey { label, id, usage, unreadable, .. } =
-            self.key("C_GetAttributeValue", object)?;
-        if let Some(code) = unreadable {
-            return Err(Fault::returned("C_GetAttributeValue", code));
-        }
-        Ok(ChangeableAttributes { label, id, encrypt: usage.encrypt, decrypt: usage.decrypt })
-    }
-
-    fn read_attributes(&mut self, object: ObjectHandle) -> Result<KeyAttributes, Fault> {
-        let changeable = self.read_changeable(object)?;
-        self.enter("C_GetAttributeValue")?;
-        let MemoryKey { kind, usage, .. } = self.key("C_GetAttributeValue", object)?;
-        Ok(KeyAttributes { changeable, kind, usage })
-    }
-
-    fn make_probe_key(&mut self) -> Result<ObjectHandle, Fault> {
-        self.enter("C_GenerateKey")?;
-        let key = MemoryKey::aes_256("xksd:probe");
-        let (number, _) = self.token.state().add(key, Some(self.number));
-        Ok(ObjectHandle { generation: self.generation, number })
     }
 }
 

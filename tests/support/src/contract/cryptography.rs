@@ -1,7 +1,4 @@
-//! What every [`Backend`] owes, whatever HSM is behind it.
-//!
-//! Each function is one clause, for a token that holds no keys yet. A caller brings the backend and
-//! a [`Keys`] that makes keys in its token by another way than the backend.
+//! Clauses on encryption, decryption, random numbers, and the handles they take.
 
 use std::collections::BTreeSet;
 use std::thread;
@@ -9,143 +6,11 @@ use std::thread;
 use xksd::catalogue::Reader;
 use xksd::hsm::backend::{Backend, IV_LEN, ObjectHandle, Sealed, Session, TAG_LEN};
 use xksd::hsm::fault::{Fault, FaultKind};
-use xksd::hsm::key::{KeyFault, KeyKind, Usage};
-use xksd::names::ExternalKeyId;
+use xksd::hsm::key::Usage;
 use xksd::secret::Plaintext;
 
-use crate::foreign::{ForeignTool, Material};
-use crate::memory::{MemoryBackend, MemoryKey};
-
-/// Makes keys in the token of a backend, as an administrator does.
-pub trait Keys {
-    /// Adds a key.
-    fn add(&self, label: &[u8], id: &[u8], material: Material, usage: Usage);
-    /// Renames the key of this label.
-    fn rename(&self, label: &[u8], new: &[u8]);
-    /// Destroys all keys of this label.
-    fn destroy(&self, label: &[u8]);
-    /// Whether the token decrypts what was encrypted under an IV of 16 bytes (P-50).
-    fn takes_long_ivs(&self) -> bool;
-}
-
-impl Keys for ForeignTool {
-    fn add(&self, label: &[u8], id: &[u8], material: Material, usage: Usage) {
-        ForeignTool::add(self, label, id, material, usage);
-    }
-
-    fn rename(&self, label: &[u8], new: &[u8]) {
-        ForeignTool::rename(self, label, new);
-    }
-
-    fn destroy(&self, label: &[u8]) {
-        ForeignTool::destroy(self, label);
-    }
-
-    fn takes_long_ivs(&self) -> bool {
-        true
-    }
-}
-
-impl Keys for MemoryBackend {
-    fn add(&self, label: &[u8], id: &[u8], material: Material, usage: Usage) {
-        let mut key = MemoryKey::aes_256(label);
-        key.id = id.to_vec();
-        key.usage = usage;
-        match material {
-            Material::Aes(value) => match value.try_into() {
-                Ok(value) => key.value = value,
-                Err(_) => key.kind = aes(value.len()),
-            },
-            Material::GenericSecret => key.kind = KeyKind::Other("GENERIC_SECRET".into()),
-            Material::Rsa2048 => key.kind = KeyKind::Other("RSA_2048".into()),
-        }
-        MemoryBackend::add(self, key);
-    }
-
-    fn rename(&self, label: &[u8], new: &[u8]) {
-        let key = self.find(label).expect("the key is there");
-        self.change(key, |key| key.label = new.to_vec());
-    }
-
-    fn destroy(&self, label: &[u8]) {
-        while let Some(key) = self.find(label) {
-            MemoryBackend::destroy(self, key);
-        }
-    }
-
-    fn takes_long_ivs(&self) -> bool {
-        false
-    }
-}
-
-/// Value of the keys in this suite, `00 01 .. 1f`, whose ciphertexts can be checked elsewhere.
-pub const VALUE: &[u8] = &{
-    let mut value = [0; 32];
-    let mut i = 0;
-    while i < value.len() {
-        value[i] = i as u8;
-        i += 1;
-    }
-    value
-};
-
-/// Encrypt and decrypt, nothing else.
-pub const BOTH: Usage = Usage {
-    encrypt: true,
-    decrypt: true,
-    sign: false,
-    verify: false,
-    wrap: false,
-    unwrap: false,
-    derive: false,
-};
-
-fn aes(bytes: usize) -> KeyKind {
-    KeyKind::Aes { bits: u16::try_from(bytes * 8).expect("AES keys are short") }
-}
-
-/// The connection's own session, which stays for as long as any other is used.
-fn connect(backend: &dyn Backend) -> Box<dyn Session> {
-    backend.connect().expect("the token is there and the PIN right")
-}
-
-fn find(session: &mut dyn Session, label: &[u8]) -> ObjectHandle {
-    let objects = session.objects().expect("the token can be searched");
-    let is_it = |object: &&ObjectHandle| {
-        session.read_changeable(**object).expect("it can be read").label == label
-    };
-    let mut found = objects.iter().filter(is_it).copied().collect::<Vec<_>>();
-    assert_eq!(found.len(), 1, "objects of the label {}", label.escape_ascii());
-    found.remove(0)
-}
-
-fn with_key(backend: &dyn Backend, keys: &dyn Keys) -> (Box<dyn Session>, ObjectHandle) {
-    let mut session = connect(backend);
-    keys.add(b"key", b"", Material::Aes(VALUE), BOTH);
-    let key = find(session.as_mut(), b"key");
-    (session, key)
-}
-
-fn iv(session: &mut dyn Session) -> [u8; IV_LEN] {
-    let mut iv = [0; IV_LEN];
-    session.random(&mut iv).expect("the token gives random bytes");
-    iv
-}
-
-fn bytes(length: usize) -> Vec<u8> {
-    (0..=250_u8).cycle().take(length).collect()
-}
-
-fn round_trip(session: &mut dyn Session, key: ObjectHandle, aad: &[u8], plaintext: &[u8]) {
-    let iv = iv(session);
-    let sealed = session.encrypt(key, &iv, aad, plaintext).expect("the key encrypts");
-    assert_eq!(sealed.iv, iv);
-    // P-41: the ciphertext is as long as the plaintext.
-    assert_eq!(sealed.ciphertext.len(), plaintext.len());
-    assert_ne!(sealed.ciphertext, plaintext);
-    let opened = session.decrypt(key, &iv, aad, &sealed.ciphertext, &sealed.tag);
-    assert_eq!(opened.expect("the key decrypts").expose(), plaintext);
-}
+use super::{BOTH, Keys, VALUE, bytes, connect, find, iv, refused, round_trip, with_key};
+use crate::foreign::Material;
 
 /// Every size of plaintext and AAD that the protocol asks for comes back (P-40, P-42, P-50).
 pub fn round_trips(backend: &dyn Backend, keys: &dyn Keys) {
@@ -190,12 +55,6 @@ pub fn long_iv(backend: &dyn Backend, keys: &dyn Keys) {
     round_trip(session.as_mut(), key, b"aad", &bytes(64));
 }
 
-fn refused<T>(result: Result<T, Fault>, kinds: &[FaultKind]) -> Fault {
-    let fault = result.err().expect("the token refuses");
-    assert!(kinds.contains(&fault.kind), "{fault}: {:?} is none of {kinds:?}", fault.kind);
-    fault
-}
-
 /// What does not fit is refused as a bad ciphertext, or as something that a canary settles, and the
 /// same session goes on working (P-51).
 pub fn bad_ciphertext(backend: &dyn Backend, keys: &dyn Keys) {
@@ -207,7 +66,7 @@ pub fn bad_ciphertext(backend: &dyn Backend, keys: &dyn Keys) {
     let Sealed { ciphertext, tag, .. } =
         session.encrypt(key, &iv, &aad, &plaintext).expect("the key encrypts");
     let good = Attempt { key, iv, aad, ciphertext, tag };
-    let cases: [(&str, fn(&mut Attempt)); 9] = [
+    let cases: [(&str, Spoil); 9] = [
         ("first bit of the tag", |a| a.tag[0] ^= 0x80),
         ("last bit of the tag", |a| a.tag[15] ^= 1),
         ("first bit", |a| a.ciphertext[0] ^= 0x80),
@@ -233,6 +92,9 @@ pub fn bad_ciphertext(backend: &dyn Backend, keys: &dyn Keys) {
     let opened = good.decrypt(session).expect("the token is unharmed");
     assert_eq!(opened.expose(), plaintext);
 }
+
+/// Makes an attempt one that must fail.
+type Spoil = fn(&mut Attempt);
 
 /// Everything that a decryption takes.
 #[derive(Clone)]
@@ -310,120 +172,6 @@ pub fn earlier_connection(backend: &dyn Backend, keys: &dyn Keys) {
     drop((old_session, old_worker));
     round_trip(session.as_mut(), key, b"", &bytes(64));
     round_trip(worker.as_mut(), key, b"", &bytes(64));
-}
-
-/// Each object is found once, however many there are, again and again.
-pub fn objects(backend: &dyn Backend, keys: &dyn Keys) {
-    let mut session = connect(backend);
-    let mut labels = BTreeSet::new();
-    // More than fit into one C_FindObjects call, and just as many.
-    for count in [0, 1, 256, 300] {
-        while labels.len() < count {
-            let label = format!("key-{:03}", labels.len());
-            keys.add(label.as_bytes(), label.as_bytes(), Material::Aes(VALUE), BOTH);
-            labels.insert(label.into_bytes());
-        }
-        for _again in 0..2 {
-            let found = session.objects().expect("the token can be searched");
-            assert_eq!(found.len(), count);
-            let read = found.into_iter().map(|object| {
-                let read = session.read_changeable(object).expect("it can be read");
-                assert_eq!(read.id, read.label);
-                read.label
-            });
-            assert_eq!(read.collect::<BTreeSet<_>>(), labels);
-        }
-    }
-}
-
-/// Labels come back byte for byte; those that are no external key id (P-6) are no keys, and hide
-/// none.
-pub fn labels(backend: &dyn Backend, keys: &dyn Keys) {
-    let mut session = connect(backend);
-    let long = vec![b'x'; 129];
-    let odd: [&[u8]; 8] =
-        [b"", b"\xff\xfe", b"a\0b", b"xksd:probe", b"a:b", b"a b", "ключ".as_bytes(), &long];
-    for (number, label) in odd.iter().enumerate() {
-        keys.add(label, number.to_string().as_bytes(), Material::Aes(VALUE), BOTH);
-    }
-    keys.add(b"Good-one_1.2", b"\xff\0id", Material::Aes(VALUE), BOTH);
-    let objects = session.objects().expect("the token can be searched");
-    let read = objects
-        .into_iter()
-        .map(|object| session.read_changeable(object).expect("it can be read").label);
-    let expected: BTreeSet<Vec<u8>> =
-        odd.iter().copied().chain([&b"Good-one_1.2"[..]]).map(<[u8]>::to_vec).collect();
-    assert_eq!(read.collect::<BTreeSet<_>>(), expected);
-    let catalogue = Reader::default().read(session.as_mut()).expect("the token can be read");
-    assert_eq!((catalogue.len(), catalogue.unread()), (1, 0));
-    let good: ExternalKeyId = "Good-one_1.2".parse().expect("it keeps P-6");
-    assert!(catalogue.find(&good).is_some_and(|key| key.is_ok()));
-}
-
-/// A label that two foreign objects bear is no key, until one of them is gone (P-6).
-pub fn twins(backend: &dyn Backend, keys: &dyn Keys) {
-    let mut session = connect(backend);
-    keys.add(b"twin", b"1", Material::Aes(VALUE), BOTH);
-    keys.add(b"other", b"2", Material::Aes(VALUE), BOTH);
-    let id: ExternalKeyId = "twin".parse().expect("it keeps P-6");
-    let mut reader = Reader::default();
-    let mut find = || reader.read(session.as_mut()).expect("the token can be read").find(&id);
-    assert!(find().expect("it is there").is_ok());
-    keys.rename(b"other", b"twin");
-    assert_eq!(find(), Some(Err(KeyFault::Ambiguous)));
-    keys.destroy(b"twin");
-    assert_eq!(find(), None);
-    keys.add(b"twin", b"3", Material::Aes(VALUE), BOTH);
-    assert!(find().expect("it is there").is_ok());
-}
-
-/// Kind, length and usages are told as they are (P-30).
-pub fn attributes(backend: &dyn Backend, keys: &dyn Keys) {
-    let mut session = connect(backend);
-    let none = Usage::default();
-    let all = Usage {
-        encrypt: true,
-        decrypt: true,
-        sign: true,
-        verify: true,
-        wrap: true,
-        unwrap: true,
-        derive: true,
-    };
-    let one_each = [
-        Usage { encrypt: true, ..none },
-        Usage { decrypt: true, ..none },
-        Usage { sign: true, ..none },
-        Usage { verify: true, ..none },
-        Usage { wrap: true, ..none },
-        Usage { unwrap: true, ..none },
-        Usage { derive: true, ..none },
-        none,
-        all,
-    ];
-    let mut expected = Vec::new();
-    for (number, usage) in one_each.into_iter().enumerate() {
-        expected.push((format!("usage-{number}"), Material::Aes(VALUE), usage, aes(32)));
-    }
-    let generic = KeyKind::Other("GENERIC_SECRET".into());
-    let rsa = KeyKind::Other("RSA_2048".into());
-    let sign = Usage { sign: true, ..none };
-    expected.push(("aes-128".into(), Material::Aes(&[1; 16]), BOTH, aes(16)));
-    expected.push(("aes-192".into(), Material::Aes(&[1; 24]), BOTH, aes(24)));
-    expected.push(("generic".into(), Material::GenericSecret, sign, generic));
-    expected.push(("rsa".into(), Material::Rsa2048, Usage { decrypt: true, ..none }, rsa));
-    for (label, material, usage, _) in &expected {
-        keys.add(label.as_bytes(), label.as_bytes(), *material, *usage);
-    }
-    for (label, _, usage, kind) in expected {
-        let object = find(session.as_mut(), label.as_bytes());
-        let read = session.read_attributes(object).expect("it can be read");
-        assert_eq!((read.usage, &read.kind), (usage, &kind), "{label}");
-        assert_eq!(read.changeable.id, label.as_bytes());
-        assert_eq!(read.changeable.encrypt, usage.encrypt, "{label}");
-        assert_eq!(read.changeable.decrypt, usage.decrypt, "{label}");
-        assert_eq!(read.changeable, session.read_changeable(object).expect("it can be read"));
-    }
 }
 
 /// The probe key works on every session, bears no external key's name, and goes with the session

@@ -1,0 +1,171 @@
+//! The keys of a token, against what the key stores want of it.
+
+use crate::catalogue::{Catalogue, Reader};
+use crate::hsm::backend::Session;
+use crate::hsm::key::{Key, KeyFault, KeyKind};
+use crate::keystore::KeyRule;
+use crate::names::{ExternalKeyId, KeystoreName, TokenName};
+
+use super::Findings;
+
+/// The key rules of each key store on the token.
+pub(super) type Rules = Vec<(KeystoreName, Vec<KeyRule>)>;
+
+/// What the key stores' rules find in the token.
+const CHECK: &str = "keystore.keys";
+
+pub(super) fn examine(
+    token: &TokenName,
+    rules: &Rules,
+    session: &mut dyn Session,
+    findings: &mut Findings<'_>,
+) {
+    let catalogue = match Reader::default().read(session) {
+        Ok(catalogue) => catalogue,
+        Err(fault) => {
+            let advice = "the user may lack the right to see keys: look at the HSM's policy";
+            return findings.fail("token.keys", fault.to_string(), advice);
+        }
+    };
+    findings.ok("token.keys", format!("{} keys have an external key id", catalogue.len()));
+    for (keystore, rules) in rules {
+        for rule in rules {
+            findings.subject = format!("keystores.{keystore}.keys");
+            match rule {
+                KeyRule::Exact(id) => named_key(token, &catalogue, id, findings),
+                KeyRule::Prefix(prefix) => pattern(&catalogue, prefix, findings),
+            }
+        }
+    }
+    findings.subject = format!("tokens.{token}");
+}
+
+fn named_key(
+    token: &TokenName,
+    catalogue: &Catalogue,
+    id: &ExternalKeyId,
+    findings: &mut Findings<'_>,
+) {
+    match catalogue.find(id) {
+        None => {
+            let advice = format!("`xksd keys create {id} --token {token}` makes it");
+            findings.fail(CHECK, format!("the token has no key `{id}`"), advice);
+        }
+        Some(key) => {
+            if judge(id, key.as_deref(), findings) {
+                findings.ok(CHECK, format!("`{id}` encrypts and decrypts"));
+            }
+        }
+    }
+}
+
+fn pattern(catalogue: &Catalogue, prefix: &str, findings: &mut Findings<'_>) {
+    let fits = |id: &ExternalKeyId| id.as_str().starts_with(prefix);
+    let fitting: Vec<_> = catalogue.iter().filter(|(id, _)| fits(id)).collect();
+    if fitting.is_empty() {
+        let message = format!("the token has no key that fits `{prefix}*`");
+        findings.warn(CHECK, message, "make one by `xksd keys create`, or drop the rule");
+        return;
+    }
+    let good = fitting.iter().filter(|(id, key)| judge(id, key.as_deref(), findings)).count();
+    let all = fitting.len();
+    findings.ok(CHECK, format!("{good} of {all} keys of `{prefix}*` encrypt and decrypt"));
+}
+
+/// Reports what is wrong with a key; `true` if nothing is.
+fn judge(id: &ExternalKeyId, key: Result<&Key, &KeyFault>, findings: &mut Findings<'_>) -> bool {
+    let key = match key {
+        Ok(key) => key,
+        Err(fault) => {
+            let advice = "only one object may bear the label, or objects that xksd made: relabel \
+                or destroy the others by the vendor's own tool";
+            findings.fail(CHECK, format!("`{id}`: {fault}"), advice);
+            return false;
+        }
+    };
+    let newest = key.newest();
+    if !newest.kind.is_aes_256() {
+        let kind = match &newest.kind {
+            KeyKind::Aes { bits } => format!("AES of {bits} bits"),
+            KeyKind::Other(name) => name.clone(),
+        };
+        let advice = "KMS takes only AES keys of 256 bits: make another key";
+        findings.fail(CHECK, format!("`{id}` is {kind}"), advice);
+        return false;
+    }
+    if !key.is_enabled() {
+        let status = newest.status.as_str();
+        let advice = "KMS gets InvalidStateException until it is enabled again";
+        findings.warn(CHECK, format!("`{id}` is {status}"), advice);
+        return false;
+    }
+    let missing = match (newest.usage.encrypt, newest.usage.decrypt) {
+        (true, true) => return true,
+        (true, false) => "CKA_DECRYPT",
+        (false, true) => "CKA_ENCRYPT",
+        (false, false) => "CKA_ENCRYPT and CKA_DECRYPT",
+    };
+    let advice = "KMS wants both of a key that it creates; a key for one direction only may be \
+        meant so";
+    findings.warn(CHECK, format!("`{id}` is without {missing}"), advice);
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Finding, Status};
+    use super::*;
+    use crate::hsm::backend::ObjectHandle;
+    use crate::hsm::key::{Usage, Version};
+    use crate::hsm::state::VersionStatus;
+    use crate::names::{KeyVersion, ObjectId};
+
+    fn judged(kind: KeyKind, status: VersionStatus, usage: Usage) -> Option<Finding> {
+        let version = Version {
+            handle: ObjectHandle { generation: 1, number: 1 },
+            version: KeyVersion::FIRST,
+            object_id: ObjectId::new([1; 8]),
+            status,
+            kind,
+            usage,
+        };
+        let id: ExternalKeyId = "k".parse().unwrap();
+        let key = Key::new(id.clone(), vec![version]).unwrap();
+        let mut found = Vec::new();
+        let mut report = |finding| found.push(finding);
+        let mut findings = Findings { subject: String::new(), report: &mut report };
+        let is_good = judge(&id, Ok(&key), &mut findings);
+        assert_eq!(is_good, found.is_empty());
+        found.pop()
+    }
+
+    #[test]
+    fn keys_that_kms_would_refuse_fail_and_others_warn() {
+        let aes = |bits| KeyKind::Aes { bits };
+        let both = Usage { encrypt: true, decrypt: true, ..Usage::default() };
+        let one = Usage { decrypt: false, ..both };
+        let enabled = VersionStatus::Enabled;
+        assert_eq!(judged(aes(256), enabled, both), None);
+        for (kind, status, usage, expected, words) in [
+            (aes(128), enabled, both, Status::Fail, "AES of 128 bits"),
+            (KeyKind::Other("RSA_2048".into()), enabled, both, Status::Fail, "is RSA_2048"),
+            (aes(256), VersionStatus::Disabled, both, Status::Warn, "is disabled"),
+            (aes(256), enabled, one, Status::Warn, "without CKA_DECRYPT"),
+            (aes(256), enabled, Usage::default(), Status::Warn, "CKA_ENCRYPT and CKA_DECRYPT"),
+        ] {
+            let finding = judged(kind, status, usage).unwrap();
+            assert_eq!(finding.status, expected);
+            assert!(finding.message.contains(words), "{}", finding.message);
+        }
+    }
+
+    #[test]
+    fn an_ambiguous_key_fails() {
+        let mut found = Vec::new();
+        let mut report = |finding: Finding| found.push(finding.status);
+        let mut findings = Findings { subject: String::new(), report: &mut report };
+        let id = "k".parse().unwrap();
+        assert!(!judge(&id, Err(&KeyFault::Ambiguous), &mut findings));
+        assert_eq!(found, [Status::Fail]);
+    }
+}

@@ -1,0 +1,154 @@
+//! What every [`Backend`] owes, whatever HSM is behind it.
+//!
+//! Each function is one clause, for a token that holds no keys yet. A caller brings the backend and
+//! a [`Keys`] that makes keys in its token by another way than the backend.
+
+mod cryptography;
+mod objects;
+
+pub use cryptography::*;
+pub use objects::*;
+
+use xksd::hsm::backend::{Backend, IV_LEN, ObjectHandle, Session};
+use xksd::hsm::fault::{Fault, FaultKind};
+use xksd::hsm::key::{KeyKind, Usage};
+
+use crate::foreign::{ForeignTool, Material};
+use crate::memory::{MemoryBackend, MemoryKey};
+
+/// Makes keys in the token of a backend, as an administrator does.
+pub trait Keys {
+    /// Adds a key.
+    fn add(&self, label: &[u8], id: &[u8], material: Material, usage: Usage);
+    /// Renames the key of this label.
+    fn rename(&self, label: &[u8], new: &[u8]);
+    /// Destroys all keys of this label.
+    fn destroy(&self, label: &[u8]);
+    /// Whether the token decrypts what was encrypted under an IV of 16 bytes (P-50).
+    fn takes_long_ivs(&self) -> bool;
+}
+
+impl Keys for ForeignTool {
+    fn add(&self, label: &[u8], id: &[u8], material: Material, usage: Usage) {
+        ForeignTool::add(self, label, id, material, usage);
+    }
+
+    fn rename(&self, label: &[u8], new: &[u8]) {
+        ForeignTool::rename(self, label, new);
+    }
+
+    fn destroy(&self, label: &[u8]) {
+        ForeignTool::destroy(self, label);
+    }
+
+    fn takes_long_ivs(&self) -> bool {
+        true
+    }
+}
+
+impl Keys for MemoryBackend {
+    fn add(&self, label: &[u8], id: &[u8], material: Material, usage: Usage) {
+        let mut key = MemoryKey::aes_256(label);
+        key.id = id.to_vec();
+        key.usage = usage;
+        match material {
+            Material::Aes(value) => match value.try_into() {
+                Ok(value) => key.value = value,
+                Err(_) => key.kind = aes(value.len()),
+            },
+            Material::GenericSecret => key.kind = KeyKind::Other("GENERIC_SECRET".into()),
+            Material::Rsa2048 => key.kind = KeyKind::Other("RSA_2048".into()),
+        }
+        MemoryBackend::add(self, key);
+    }
+
+    fn rename(&self, label: &[u8], new: &[u8]) {
+        let key = self.find(label).expect("the key is there");
+        self.change(key, |key| key.label = new.to_vec());
+    }
+
+    fn destroy(&self, label: &[u8]) {
+        while let Some(key) = self.find(label) {
+            MemoryBackend::destroy(self, key);
+        }
+    }
+
+    fn takes_long_ivs(&self) -> bool {
+        false
+    }
+}
+
+/// Value of the keys in this suite, `00 01 .. 1f`, whose ciphertexts can be checked elsewhere.
+pub const VALUE: &[u8] = &{
+    let mut value = [0; 32];
+    let mut i = 0;
+    while i < value.len() {
+        value[i] = i as u8;
+        i += 1;
+    }
+    value
+};
+
+/// Encrypt and decrypt, nothing else.
+pub const BOTH: Usage = Usage {
+    encrypt: true,
+    decrypt: true,
+    sign: false,
+    verify: false,
+    wrap: false,
+    unwrap: false,
+    derive: false,
+};
+
+fn aes(bytes: usize) -> KeyKind {
+    KeyKind::Aes { bits: u16::try_from(bytes * 8).expect("AES keys are short") }
+}
+
+/// The connection's own session, which stays for as long as any other is used.
+fn connect(backend: &dyn Backend) -> Box<dyn Session> {
+    backend.connect().expect("the token is there and the PIN right")
+}
+
+fn find(session: &mut dyn Session, label: &[u8]) -> ObjectHandle {
+    let objects = session.objects().expect("the token can be searched");
+    let is_it = |object: &&ObjectHandle| {
+        session.read_changeable(**object).expect("it can be read").label == label
+    };
+    let mut found = objects.iter().filter(is_it).copied().collect::<Vec<_>>();
+    assert_eq!(found.len(), 1, "objects of the label {}", label.escape_ascii());
+    found.remove(0)
+}
+
+fn with_key(backend: &dyn Backend, keys: &dyn Keys) -> (Box<dyn Session>, ObjectHandle) {
+    let mut session = connect(backend);
+    keys.add(b"key", b"", Material::Aes(VALUE), BOTH);
+    let key = find(session.as_mut(), b"key");
+    (session, key)
+}
+
+fn iv(session: &mut dyn Session) -> [u8; IV_LEN] {
+    let mut iv = [0; IV_LEN];
+    session.random(&mut iv).expect("the token gives random bytes");
+    iv
+}
+
+fn bytes(length: usize) -> Vec<u8> {
+    (0..=250_u8).cycle().take(length).collect()
+}
+
+fn round_trip(session: &mut dyn Session, key: ObjectHandle, aad: &[u8], plaintext: &[u8]) {
+    let iv = iv(session);
+    let sealed = session.encrypt(key, &iv, aad, plaintext).expect("the key encrypts");
+    assert_eq!(sealed.iv, iv);
+    // P-41: the ciphertext is as long as the plaintext.
+    assert_eq!(sealed.ciphertext.len(), plaintext.len());
+    assert_ne!(sealed.ciphertext, plaintext);
+    let opened = session.decrypt(key, &iv, aad, &sealed.ciphertext, &sealed.tag);
+    assert_eq!(opened.expect("the key decrypts").expose(), plaintext);
+}
+
+fn refused<T>(result: Result<T, Fault>, kinds: &[FaultKind]) -> Fault {
+    let fault = result.err().expect("the token refuses");
+    assert!(kinds.contains(&fault.kind), "{fault}: {:?} is none of {kinds:?}", fault.kind);
+    fault
+}
