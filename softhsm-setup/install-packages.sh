@@ -12,7 +12,7 @@ usage: install-packages.sh --for run|test|lint
 
 Installs the Debian packages that are missing for
   run   make run, setup.sh:  softhsm2, openssl, curl
-  test  make test:           those, python3, python3-venv, g++
+  test  make test:           those, python3, python3-venv, g++, opensc
   lint  make lint:           shellcheck
 by apt-get, as root or through sudo. With nothing missing it does nothing and needs nothing.
 END
@@ -43,6 +43,7 @@ want_for_test() {
     want python3 has python3
     want python3-venv has_venv
     want g++ has g++
+    want opensc has pkcs11-tool
 }
 
 case "$#:${1-}:${2-}" in

@@ -1,5 +1,6 @@
-//! Watches one connection's bytes: cuts off who is too slow or silent for too long, and puts a
-//! JSON body under the refusals that the HTTP library writes by itself.
+//! Watches one connection's bytes: cuts off who is too slow or silent for too long, puts a JSON
+//! body under the refusals that the HTTP library writes by itself, and sees to it that the last
+//! answer of a connection arrives.
 //!
 //! hyper's own timer for request heads also runs while a connection is idle, so that it can't
 //! both cut off a slow head and keep an idle connection for minutes. This stream knows the
@@ -13,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::wire::error::{ErrorBody, ErrorName};
@@ -24,6 +26,8 @@ pub struct Activity {
     serving: AtomicUsize,
     /// Requests so far.
     begun: AtomicU64,
+    /// Told of each.
+    begins: Notify,
 }
 
 /// A request is being served for as long as this lives.
@@ -35,7 +39,21 @@ impl Activity {
     pub fn begin(self: &Arc<Self>) -> Serving {
         self.begun.fetch_add(1, Ordering::AcqRel);
         self.serving.fetch_add(1, Ordering::AcqRel);
+        self.begins.notify_waiters();
         Serving(self.clone())
+    }
+
+    /// Waits until a request is being served.
+    pub async fn serving(&self) {
+        let begins = self.begins.notified();
+        if !self.is_serving() {
+            begins.await;
+        }
+    }
+
+    /// Whether a request is being served.
+    pub fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Acquire) > 0
     }
 }
 
@@ -75,16 +93,21 @@ pub struct Watched<S> {
     waiting_for: TooSlow,
     /// `Activity::begun` when the timer was last set.
     begun: u64,
-    /// Whether the bytes written now are hyper's own: no request has begun since the last read.
-    refusal: bool,
+    /// Once we have said our last word: how many more bytes are read and thrown away.
+    lingering: Option<usize>,
 }
+
+/// How long a peer may go on sending after our last word, and how much. KMS's largest request and
+/// what a TCP window holds beside it fit in.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 2 * 1024 * 1024;
 
 impl<S> Watched<S> {
     /// Watches a stream whose connection tells its requests to `activity`.
     pub fn new(stream: S, activity: Arc<Activity>, patience: Patience) -> Self {
         let timer = Box::pin(sleep_until(Instant::now() + patience.idle));
         let waiting_for = TooSlow::Idle;
-        Self { stream, activity, patience, timer, waiting_for, begun: 0, refusal: false }
+        Self { stream, activity, patience, timer, waiting_for, begun: 0, lingering: None }
     }
 
     /// Sets the timer for the state that the connection is in.
@@ -93,7 +116,6 @@ impl<S> Watched<S> {
         if begun != self.begun {
             // A request has begun since, and with it the head has ended.
             self.begun = begun;
-            self.refusal = false;
             self.wait(TooSlow::Idle);
         }
     }
@@ -105,10 +127,6 @@ impl<S> Watched<S> {
         };
         self.waiting_for = what;
         self.timer.as_mut().reset(Instant::now() + patience);
-    }
-
-    fn is_serving(&self) -> bool {
-        self.activity.serving.load(Ordering::Acquire) > 0
     }
 }
 
@@ -124,23 +142,21 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
         let read = Pin::new(&mut this.stream).poll_read(context, buffer);
         if let Poll::Ready(result) = read {
             let came = buffer.filled().len() > before;
-            if came && !this.is_serving() && this.patience.head.is_some() {
-                this.refusal = true;
-                if this.waiting_for == TooSlow::Idle {
-                    this.wait(TooSlow::Head);
-                }
+            let begins = came && !this.activity.is_serving() && this.waiting_for == TooSlow::Idle;
+            if begins && this.patience.head.is_some() {
+                this.wait(TooSlow::Head);
             }
             return Poll::Ready(result);
         }
         // While a request is served, its own deadlines hold.
-        if this.timer.as_mut().poll_elapsed(context).is_ready() && !this.is_serving() {
+        if this.timer.as_mut().poll_elapsed(context).is_ready() && !this.activity.is_serving() {
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, this.waiting_for)));
         }
         Poll::Pending
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -148,12 +164,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     ) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         this.look();
-        if this.refusal
-            && let Some(refusal) = with_body(bytes)
-        {
+        if let Some(refusal) = with_body(bytes) {
             // Short and at the start of a connection's output buffer: it fits or the peer is gone.
             let written = ready!(Pin::new(&mut this.stream).poll_write(context, &refusal))?;
-            this.refusal = false;
             let all = written == refusal.len();
             return Poll::Ready(if all {
                 Ok(bytes.len())
@@ -168,8 +181,31 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
+    /// Says the last word, and then waits for the peer to notice. A socket that is closed while
+    /// the peer is still sending answers with a reset, which may overtake the answer that tells
+    /// the peer why (RFC 9112, section 9.6).
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        let this = &mut *self;
+        let mut left = match this.lingering {
+            Some(left) => left,
+            None => {
+                ready!(Pin::new(&mut this.stream).poll_shutdown(context))?;
+                this.timer.as_mut().reset(Instant::now() + LINGER);
+                LINGER_BYTES
+            }
+        };
+        let mut unwanted = [0; 4096];
+        loop {
+            this.lingering = Some(left);
+            let mut unwanted = ReadBuf::new(&mut unwanted);
+            match Pin::new(&mut this.stream).poll_read(context, &mut unwanted) {
+                Poll::Ready(Ok(())) if !unwanted.filled().is_empty() && left > 0 => {
+                    left = left.saturating_sub(unwanted.filled().len());
+                }
+                Poll::Ready(_ended_or_too_much) => return Poll::Ready(Ok(())),
+                Poll::Pending => return this.timer.as_mut().poll_elapsed(context).map(Ok),
+            }
+        }
     }
 
     // Vectored writes are left to the default, so that a refusal always comes through `poll_write`.
@@ -185,21 +221,25 @@ impl PollElapsed for Pin<&mut Sleep> {
     }
 }
 
-/// hyper refuses malformed HTTP with an empty body, which KMS could not interpret (P-70). Gives
-/// the refusal with a body in our form; `None` for anything else.
+/// hyper refuses malformed HTTP with an empty body, which KMS could not interpret, and with
+/// statuses that the protocol does not know (P-70). Gives the refusal in our form; `None` for
+/// anything else: all our own answers name a content type.
 fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (head, "") = text.split_once("\r\n\r\n")? else { return None };
-    let status = head.strip_prefix("HTTP/1.1 ").or_else(|| head.strip_prefix("HTTP/1.0 "))?;
-    if !status.starts_with('4') || !head.contains("content-length: 0") {
+    let (status, headers) = head.split_once("\r\n")?;
+    if !(status.starts_with("HTTP/1.1 4") || status.starts_with("HTTP/1.0 4"))
+        || !headers.contains("content-length: 0")
+        || headers.contains("content-type:")
+    {
         return None;
     }
     let message = "the request is not valid HTTP/1.1, or its head is larger than this proxy reads";
     let body = ErrorBody::new(ErrorName::Validation, message).to_body();
     let body = body.as_ref();
     let length = format!("content-type: application/json\r\ncontent-length: {}", body.len());
-    let mut refusal = head.replace("content-length: 0", &length).into_bytes();
-    refusal.extend_from_slice(b"\r\n\r\n");
+    let headers = headers.replace("content-length: 0", &length);
+    let mut refusal = format!("HTTP/1.1 400 Bad Request\r\n{headers}\r\n\r\n").into_bytes();
     refusal.extend_from_slice(body);
     Some(refusal)
 }
@@ -277,17 +317,64 @@ mod tests {
         assert_eq!(json["errorName"], "ValidationException");
     }
 
+    /// The second of two pipelined requests comes in one read with the first.
+    #[tokio::test]
+    async fn malformed_http_after_a_request_gets_a_body_p_70() {
+        let (mut peer, mut stream, activity) = watched();
+        peer.write_all(b"good\r\n\r\ngarbage\r\n\r\n").await.unwrap();
+        stream.read_exact(&mut [0; 19]).await.unwrap();
+        drop(activity.begin());
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        let too_large =
+            b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\n\r\n";
+        stream.write_all(too_large).await.unwrap();
+        drop(stream);
+        let mut answers = String::new();
+        peer.read_to_string(&mut answers).await.unwrap();
+        let second = answers.strip_prefix("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+        assert!(second.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{second}");
+        assert!(second.contains("ValidationException"), "{second}");
+    }
+
     #[tokio::test]
     async fn an_answer_of_ours_is_left_alone() {
-        let (mut peer, mut stream, activity) = watched();
-        peer.write_all(b"x").await.unwrap();
-        stream.read_u8().await.unwrap();
-        let serving = activity.begin();
-        let ours = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+        let (mut peer, mut stream, _activity) = watched();
+        let ours =
+            b"HTTP/1.1 404 Not Found\r\ncontent-type: text/plain\r\ncontent-length: 0\r\n\r\n";
         stream.write_all(ours).await.unwrap();
-        drop((serving, stream));
+        drop(stream);
         let mut answer = Vec::new();
         peer.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer, ours);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_is_still_sending_is_waited_for() {
+        let (mut peer, mut stream, _activity) = watched();
+        let sending = tokio::spawn(async move {
+            peer.write_all(&[0; 100_000]).await.unwrap();
+            let mut answer = Vec::new();
+            peer.read_to_end(&mut answer).await.unwrap();
+            answer
+        });
+        stream.write_all(b"answer").await.unwrap();
+        stream.shutdown().await.unwrap();
+        drop(stream);
+        assert_eq!(sending.await.unwrap(), b"answer");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_waited_for_without_end() {
+        let (peer, mut stream, _activity) = watched();
+        let start = Instant::now();
+        stream.shutdown().await.unwrap();
+        assert_eq!(start.elapsed().as_secs(), LINGER.as_secs());
+        drop(peer);
+        let (mut peer, mut stream, _activity) = watched();
+        let sending =
+            tokio::spawn(async move { while peer.write_all(&[0; 4096]).await.is_ok() {} });
+        stream.shutdown().await.unwrap();
+        drop(stream);
+        sending.await.unwrap();
     }
 }

@@ -36,6 +36,9 @@ const BACKLOG: i32 = 1024;
 /// Pause after accept failed: it fails again at once while descriptors are short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a connection over HTTP/1.1 is kept for one more request when the daemon leaves.
+const LAST_CALL: Duration = Duration::from_secs(1);
+
 /// Largest request head. KMS's are under 1 KiB; the longest URI and Authorization fit in 4.
 const MAX_HEAD: usize = 16 * 1024;
 
@@ -270,7 +273,8 @@ impl<S: Serve> Acceptor<S> {
                     .timer(TokioTimer::new())
                     .header_read_timeout(None)
                     .serve_connection(stream, service);
-                self.until_end(serving, &connection, |serving| serving.graceful_shutdown()).await
+                // HTTP/1.1 has no word for "too late": a request may be on its way already.
+                self.until_end(serving, &connection, LAST_CALL, |s| s.graceful_shutdown()).await
             }
             Http::Two => {
                 let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
@@ -278,7 +282,8 @@ impl<S: Serve> Acceptor<S> {
                     .max_header_list_size(MAX_HEAD as u32)
                     .timer(TokioTimer::new())
                     .serve_connection(stream, service);
-                self.until_end(serving, &connection, |serving| serving.graceful_shutdown()).await
+                let none = Duration::ZERO;
+                self.until_end(serving, &connection, none, |s| s.graceful_shutdown()).await
             }
         };
         if let Err(error) = ended {
@@ -293,6 +298,7 @@ impl<S: Serve> Acceptor<S> {
         &self,
         serving: C,
         connection: &Connection,
+        last_call: Duration,
         shut_down: impl Fn(std::pin::Pin<&mut C>),
     ) -> hyper::Result<()>
     where
@@ -302,17 +308,34 @@ impl<S: Serve> Acceptor<S> {
         let mut draining = self.draining.clone();
         tokio::select! {
             ended = serving.as_mut() => return ended,
-            () = draining.closing() => {}
+            () = connection.place.evicted() => return self.evict(),
             () = connection.close.notified() => {}
-            () = connection.place.evicted() => self.count(|metrics| metrics.closed(Closed::Limit)),
+            () = async {
+                draining.closing().await;
+                let _ = tokio::time::timeout(last_call, connection.activity.serving()).await;
+            } => {}
         }
         // GOAWAY, or `Connection: close`: what is being served is still answered.
         shut_down(serving.as_mut());
-        tokio::select! {
-            ended = serving.as_mut() => ended,
-            // Whoever neither ends nor asks for anything is not waited for.
-            () = tokio::time::sleep(self.limits.head_timeout) => Ok(()),
+        loop {
+            tokio::select! {
+                ended = serving.as_mut() => return ended,
+                () = connection.place.evicted() => return self.evict(),
+                () = tokio::time::sleep(self.limits.head_timeout) => {}
+            }
+            // Whoever neither ends nor asks for anything is not waited for. A request has limits
+            // of its own.
+            if !connection.activity.is_serving() {
+                return Ok(());
+            }
         }
+    }
+
+    /// At once, whatever a stranger has begun: if the one who makes room took its time, there
+    /// would be more connections than there may be.
+    fn evict(&self) -> hyper::Result<()> {
+        self.count(|metrics| metrics.closed(Closed::Limit));
+        Ok(())
     }
 
     fn count_end(&self, error: &hyper::Error) {

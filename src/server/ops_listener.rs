@@ -56,7 +56,10 @@ impl Ops {
         if reach != Reach::Health {
             router = router.route("/metrics", get(metrics_text));
         }
-        let router = router.with_state(Shown { snapshot, metrics, draining });
+        let router = router
+            .fallback(async || (StatusCode::NOT_FOUND, "nothing is here\n"))
+            .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "GET only\n"))
+            .with_state(Shown { snapshot, metrics, draining });
         Self { router }
     }
 }

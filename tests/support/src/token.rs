@@ -6,10 +6,10 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// PIN of the user of every token made here.
-pub const PIN: &str = "271828";
+/// PIN of the user of every token made here; it occurs nowhere by chance, as digits alone might.
+pub const PIN: &str = "canary-PIN-271828";
 /// PIN of the security officer of every token made here.
-pub const SO_PIN: &str = "31415926";
+pub const SO_PIN: &str = "canary-SO-PIN-31415926";
 
 /// Where distributions put the module of SoftHSM2.
 const MODULES: [&str; 4] = [

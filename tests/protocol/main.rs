@@ -1,0 +1,23 @@
+//! The daemon as its callers see it: the real process on SoftHSM2, over real connections.
+//!
+//! Tests name the rules of the protocol that they hold (P-1 to P-81, `docs/conformance.md`). Those
+//! that only ask share one daemon, [`world::daemon`]; those that configure, stop or fill it have
+//! one of their own. They run in parallel and never sleep to let something happen.
+
+mod bad_requests;
+mod bodies;
+mod canary;
+mod drain;
+mod framing;
+mod handshake;
+mod http2;
+mod key_kinds;
+mod listener;
+mod operations;
+mod signatures;
+mod signers;
+mod specification;
+mod targets;
+mod tenants;
+mod vectors;
+mod world;
