@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 6] = [
     &["keystore", "hsm::backend", "hsm::fault", "hsm::key", "hsm::state", "hsm::codes"],
     &["operations", "client", "hsm", "catalogue", "tls", "metrics"],
     &["server"],
-    &["main", "daemon", "cli", "config", "telemetry"],
+    &["main", "daemon", "cli", "config", "doctor", "telemetry"],
 ];
 
 /// Uses that go up or have to be settled otherwise, each with its reason.
@@ -27,7 +27,7 @@ const ONLY: [(&str, &[&str]); 9] = [
     ("hyper_util", &["server", "client"]),
     ("axum", &["server"]),
     ("clap", &["cli", "main"]),
-    ("config", &["config", "daemon", "cli"]),
+    ("config", &["config", "daemon", "cli", "doctor"]),
     ("tokio_rustls", &["server", "client"]),
 ];
 
