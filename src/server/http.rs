@@ -129,6 +129,7 @@ fn respond(
     *response.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
+    // P-1, P-22: whatever the request said of itself.
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if allow {
         headers.insert(ALLOW, HeaderValue::from_static("POST"));
