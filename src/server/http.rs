@@ -48,7 +48,7 @@ impl Serve for Xks {
             peer: connection.peer,
             arrived,
         };
-        let body = read(body, self.body_timeout);
+        let body = read(body, connection.clone(), self.body_timeout);
         let pipeline = self.pipeline.clone();
         // A task of its own: what the HSM has begun is recorded even if the client goes away, and
         // a panic ends this request only.
@@ -74,13 +74,21 @@ fn path(uri: &http::Uri, version: Version) -> String {
     if absolute { uri.to_string() } else { uri.path().to_owned() }
 }
 
-/// Reads a body of at most [`MAX_BODY_LEN`] bytes (P-23), within its time.
-async fn read(body: Incoming, patience: Duration) -> Result<Bytes, Failure> {
+/// Reads a body of at most [`MAX_BODY_LEN`] bytes (P-23), within its time. That includes the wait
+/// for its turn, which is short unless this connection's own bodies are slow.
+async fn read(
+    body: Incoming,
+    connection: Arc<Connection>,
+    patience: Duration,
+) -> Result<Bytes, Failure> {
     // One that says so itself is not read at all.
     if body.size_hint().lower() > MAX_BODY_LEN as u64 {
         return Err(Failure::BodyTooLarge);
     }
-    let read = Limited::new(body, MAX_BODY_LEN).collect();
+    let read = async {
+        let _turn = connection.bodies.acquire().await;
+        Limited::new(body, MAX_BODY_LEN).collect().await
+    };
     match tokio::time::timeout(patience, read).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::BodyTooLarge),
