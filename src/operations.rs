@@ -268,6 +268,10 @@ impl Call<'_> {
         permit: Permit<'_>,
         known_since: Instant,
     ) -> Result<Arc<Key>, OperationError> {
+        // What was known of a token that is down says nothing of what it holds now.
+        if let TokenState::Down(_) | TokenState::PinRefused = self.token.state() {
+            return Err(TokenError::Down.into());
+        }
         // A refused key may have been mended since, so it is looked for anew like an unknown one.
         if known_since <= self.arrived
             && let Some(Ok(key)) = self.token.catalogue().and_then(|c| c.find(permit.id()))

@@ -194,6 +194,13 @@ impl Steward {
         let catalogue = connection.reader.read(connection.session.as_mut())?;
         self.shared.metrics().catalogue(catalogue.len());
         let before = self.shared.catalogue.borrow().clone();
+        // Somebody may have destroyed the last key. But a token whose storage is gone looks just so,
+        // while sessions and session keys work on; and "no such key" is final for KMS.
+        if catalogue.is_empty() && before.as_ref().is_some_and(|before| !before.is_empty()) {
+            let why = "all keys have vanished from the token: if they were destroyed on purpose, \
+                       restart xksd";
+            return Err(Fault::refused(FaultKind::TokenLost, "C_FindObjects", why));
+        }
         let token = self.shared.name().as_str();
         for (key, fault) in catalogue.faults() {
             // Said when it appears, not with every reading.

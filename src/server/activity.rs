@@ -234,7 +234,8 @@ fn with_body(bytes: &[u8]) -> Option<Vec<u8>> {
     {
         return None;
     }
-    let message = "the request is not valid HTTP/1.1, or its head is larger than this proxy reads";
+    let message = "the request is not valid HTTP/1.1, or its head has more bytes or more headers \
+                   than this proxy reads";
     let body = ErrorBody::new(ErrorName::Validation, message).to_body();
     let body = body.as_ref();
     let length = format!("content-type: application/json\r\ncontent-length: {}", body.len());

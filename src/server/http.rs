@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, EXPECT};
 use http::{HeaderValue, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
+use zeroize::Zeroizing;
 
 use super::listener::{Connection, Serve};
 use super::pipeline::{Answer, Head, Pipeline};
@@ -17,6 +18,9 @@ use super::rescue::{Failure, Rescued};
 use crate::metrics::Metrics;
 use crate::wire::limits::MAX_BODY_LEN;
 use crate::wire::response::ResponseBody;
+
+/// Up to where a body that is too large is read on.
+const MAX_DISCARDED: usize = 1024 * 1024;
 
 /// The XKS service of a listener.
 #[derive(Debug, Clone)]
@@ -48,7 +52,8 @@ impl Serve for Xks {
             peer: connection.peer,
             arrived,
         };
-        let body = read(body, connection.clone(), self.body_timeout);
+        let waits_to_be_asked = head.headers.contains_key(EXPECT);
+        let body = read(body, waits_to_be_asked, connection.clone(), self.body_timeout);
         let pipeline = self.pipeline.clone();
         // A task of its own: what the HSM has begun is recorded even if the client goes away, and
         // a panic ends this request only.
@@ -76,23 +81,40 @@ fn path(uri: &http::Uri, version: Version) -> String {
 
 /// Reads a body of at most [`MAX_BODY_LEN`] bytes (P-23), within its time. That includes the wait
 /// for its turn, which is short unless this connection's own bodies are slow.
+///
+/// A larger one is read on for a while and thrown away: clients that are still sending when the
+/// answer comes tend to miss it. One that waits to be asked for its body is not asked.
 async fn read(
-    body: Incoming,
+    mut body: Incoming,
+    waits_to_be_asked: bool,
     connection: Arc<Connection>,
     patience: Duration,
-) -> Result<Bytes, Failure> {
-    // One that says so itself is not read at all.
-    if body.size_hint().lower() > MAX_BODY_LEN as u64 {
+) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if waits_to_be_asked && announced > MAX_BODY_LEN {
         return Err(Failure::BodyTooLarge);
     }
+    // P-45: there may be a plaintext in it. Of a body that announces its length there is one copy.
+    let mut kept = Zeroizing::new(Vec::new());
     let read = async {
         let _turn = connection.bodies.acquire().await;
-        Limited::new(body, MAX_BODY_LEN).collect().await
+        kept.reserve_exact(announced.min(MAX_BODY_LEN));
+        let mut length: usize = 0;
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(|_broken| Failure::BodyBroken)?.into_data() else {
+                continue;
+            };
+            length = length.saturating_add(data.len());
+            if length <= MAX_BODY_LEN {
+                kept.extend_from_slice(&data);
+            } else if length > MAX_DISCARDED {
+                break;
+            }
+        }
+        if length <= MAX_BODY_LEN { Ok(()) } else { Err(Failure::BodyTooLarge) }
     };
     match tokio::time::timeout(patience, read).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::BodyTooLarge),
-        Ok(Err(_broken)) => Err(Failure::BodyBroken),
+        Ok(read) => read.map(|()| kept),
         Err(_elapsed) => Err(Failure::BodyLate),
     }
 }

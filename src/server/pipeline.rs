@@ -82,7 +82,7 @@ impl Pipeline {
         Self { snapshot, verifier, metrics }
     }
 
-    /// Serves one request and records it. `body` is read only if the path is ours.
+    /// Serves one request and records it.
     pub async fn serve<B: AsRef<[u8]>>(
         &self,
         head: Head,
@@ -103,8 +103,11 @@ impl Pipeline {
         record: &mut Record,
     ) -> Result<ResponseBody, Failure> {
         let deadline = Deadline::after(self.snapshot.deadline);
+        // Read first, judged later: an answer that comes while the body is still being sent is
+        // missed by some clients (curl over HTTP/2, for one).
+        let body = body.await;
         let (route, keystore) = self.route(head, record)?;
-        let body = body.await?;
+        let body = body?;
         let caller = self.verify(head, body.as_ref(), keystore)?;
         record.caller(&caller);
         keystore.open(&caller)?;

@@ -26,6 +26,8 @@ pub struct Library {
     initialisations: AtomicU64,
     /// A function said that the library is not initialised, although it was: it has to be again.
     lost: AtomicBool,
+    /// That it can't be loaded was said.
+    load_failed: AtomicBool,
     /// Held while loading and initialising, which happens on the stewards' threads only.
     initialising: Mutex<()>,
 }
@@ -67,6 +69,7 @@ impl Library {
             list: OnceLock::new(),
             initialisations: AtomicU64::new(0),
             lost: AtomicBool::new(false),
+            load_failed: AtomicBool::new(false),
             initialising: Mutex::new(()),
         }
     }
@@ -99,7 +102,10 @@ impl Library {
             return Ok(());
         }
         let list = load(&self.path).map_err(|error| {
-            tracing::error!(%error, "cannot load the PKCS#11 module");
+            // Once: the steward tries again and again.
+            if !self.load_failed.swap(true, Ordering::Relaxed) {
+                tracing::error!(%error, "cannot load the PKCS#11 module");
+            }
             let why = "the module cannot be loaded";
             Fault::refused(FaultKind::LibraryLost, "dlopen", why)
         })?;

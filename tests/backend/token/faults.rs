@@ -9,7 +9,7 @@ use xksd::hsm::codes::{self, Code};
 use xksd::hsm::fault::FaultKind;
 use xksd::hsm::token::TokenState;
 
-use super::{Bench, begin, fault, settings, soon};
+use super::{Bench, begin, fault, settings, soon, wait_for};
 
 #[tokio::test]
 async fn a_lost_session_is_replaced_by_its_worker() {
@@ -113,6 +113,7 @@ async fn a_session_that_notices_late_costs_no_second_connection() {
 #[tokio::test]
 async fn a_stale_handle_has_the_keys_read_again() {
     let bench = Bench::up(settings(1)).await;
+    bench.backend.add(MemoryKey::aes_256("other"));
     let old = bench.handle();
     let before = bench.token.catalogue().expect("it was read").started();
     bench.backend.destroy(bench.key);
@@ -123,7 +124,8 @@ async fn a_stale_handle_has_the_keys_read_again() {
     gate.open();
     let catalogue = bench.token.catalogue_since(Instant::now(), soon()).await;
     let catalogue = catalogue.expect("the token can be read");
-    assert!(catalogue.started() > before && catalogue.is_empty());
+    let key = "key".parse().expect("it is an external key id");
+    assert!(catalogue.started() > before && catalogue.find(&key).is_none());
 }
 
 #[tokio::test]
@@ -151,4 +153,22 @@ async fn a_token_that_fails_its_probes_goes_down_and_comes_back() {
     bench.backend.always("C_Decrypt", None);
     bench.reconnected(old).await;
     assert!(bench.encrypt().await.is_ok());
+}
+
+/// A token whose storage was removed shows no keys, while its sessions and the probe's session key
+/// work on. "No such key" is final for KMS, so an emptied token says nothing until it is back.
+#[tokio::test]
+async fn a_token_that_lost_all_its_keys_is_down_until_they_are_back() {
+    let bench = Bench::up(settings(1)).await;
+    bench.backend.destroy(bench.key);
+    let is_down = |state: &TokenState| matches!(state, TokenState::Down(_));
+    let state = tokio::select! {
+        state = wait_for(&bench.token, is_down) => state,
+        _ = bench.token.catalogue_since(Instant::now(), soon()) => {
+            panic!("an emptied token said what it holds")
+        }
+    };
+    assert!(matches!(state, TokenState::Down(fault) if fault.kind == FaultKind::TokenLost));
+    bench.backend.add(MemoryKey::aes_256("key"));
+    wait_for(&bench.token, |state| *state == TokenState::Up).await;
 }
