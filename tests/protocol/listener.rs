@@ -158,7 +158,8 @@ async fn a_stranger_cannot_fill_the_memory() {
     let first = answers.join_next().await.unwrap();
     let taken = taken.load(Ordering::Relaxed);
     assert_eq!(first.unwrap().unwrap().status(), 400, "not complete in time");
-    assert!(taken < 2 << 20, "{taken} bytes of {} were taken in", 200 * 12 * 8 * 1024);
+    // The client's own library takes two or three pieces of each ahead, sent or not.
+    assert!(taken < 8 << 20, "{taken} bytes of {} were taken in", 200 * 12 * 8 * 1024);
     while let Some(answer) = answers.join_next().await {
         assert_eq!(answer.unwrap().unwrap().status(), 400, "not complete in time");
     }
