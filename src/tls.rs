@@ -231,7 +231,10 @@ impl ClientCertVerifier for SubjectVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
+        let verified = self
+            .chain
+            .verify_client_cert(end_entity, intermediates, now)
+            .inspect_err(|error| tracing::warn!(%error, "client certificate refused"))?;
         let certificate = x509_cert::Certificate::from_der(end_entity)
             .map_err(|_| rustls::CertificateError::BadEncoding)?;
         let presented = certificate.tbs_certificate.subject.to_string();

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
 use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
@@ -221,7 +221,7 @@ impl<S: Serve> Acceptor<S> {
             Transport::Tls(config) => {
                 let acceptor = TlsAcceptor::from(config.clone());
                 let handshake = tokio::select! {
-                    handshake = acceptor.accept(stream) => handshake,
+                    handshake = acceptor.accept(stream).into_fallible() => handshake,
                     () = &mut late => {
                         return self.count(|metrics| metrics.closed(Closed::HandshakeTimeout));
                     }
@@ -236,10 +236,15 @@ impl<S: Serve> Acceptor<S> {
                         let http = if h2 { Http::Two } else { Http::One };
                         self.serve(stream, connection, http).await;
                     }
-                    Err(error) => {
+                    Err((error, stream)) => {
                         self.count(Metrics::tls_handshake_failed);
                         // Anybody can make this happen: no more than debug.
                         tracing::debug!(%peer, %error, "TLS handshake failed");
+                        // The alert that says why must arrive.
+                        let activity = connection.activity.clone();
+                        let idle = self.limits.idle_timeout;
+                        let patience = Patience { head: None, idle };
+                        let _ = Watched::new(stream, activity, patience).shutdown().await;
                     }
                 }
             }
