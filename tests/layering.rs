@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 6] = [
 const EXCEPTIONS: [(&str, &str); 0] = [];
 
 /// Who may name what: a word that stands in a path, and the modules in which it may.
-const ONLY: [(&str, &[&str]); 9] = [
+const ONLY: [(&str, &[&str]); 10] = [
     ("cryptoki", &["hsm::pkcs11"]),
     ("cryptoki_sys", &["hsm::pkcs11"]),
     ("libloading", &["hsm::pkcs11"]),
@@ -28,6 +28,7 @@ const ONLY: [(&str, &[&str]); 9] = [
     ("axum", &["server"]),
     ("clap", &["cli", "main"]),
     ("config", &["config", "daemon", "cli", "doctor"]),
+    ("aws_sigv4", &["sigv4"]),
     ("tokio_rustls", &["server", "client"]),
 ];
 

@@ -53,7 +53,7 @@ impl Serve for Xks {
             arrived,
         };
         let waits_to_be_asked = head.headers.contains_key(EXPECT);
-        let body = read(body, waits_to_be_asked, self.body_timeout);
+        let body = read(body, waits_to_be_asked, connection.clone(), self.body_timeout);
         let pipeline = self.pipeline.clone();
         // A task of its own: what the HSM has begun is recorded even if the client goes away, and
         // a panic ends this request only.
@@ -79,13 +79,15 @@ fn path(uri: &http::Uri, version: Version) -> String {
     if absolute { uri.to_string() } else { uri.path().to_owned() }
 }
 
-/// Reads a body of at most [`MAX_BODY_LEN`] bytes (P-23), within its time.
+/// Reads a body of at most [`MAX_BODY_LEN`] bytes (P-23), within its time. That includes the wait
+/// for its turn, which is short unless this connection's own bodies are slow.
 ///
 /// A larger one is read on for a while and thrown away: clients that are still sending when the
 /// answer comes tend to miss it. One that waits to be asked for its body is not asked.
 async fn read(
     mut body: Incoming,
     waits_to_be_asked: bool,
+    connection: Arc<Connection>,
     patience: Duration,
 ) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
@@ -93,8 +95,10 @@ async fn read(
         return Err(Failure::BodyTooLarge);
     }
     // P-45: there may be a plaintext in it. Of a body that announces its length there is one copy.
-    let mut kept = Zeroizing::new(Vec::with_capacity(announced.min(MAX_BODY_LEN)));
+    let mut kept = Zeroizing::new(Vec::new());
     let read = async {
+        let _turn = connection.bodies.acquire().await;
+        kept.reserve_exact(announced.min(MAX_BODY_LEN));
         let mut length: usize = 0;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_broken| Failure::BodyBroken)?.into_data() else {

@@ -18,7 +18,7 @@ use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 
 use super::activity::{Activity, Patience, TooSlow, Watched};
@@ -47,6 +47,14 @@ const MAX_HEADERS: usize = 64;
 
 /// Requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
+
+/// Bodies that are read at once on one connection. On HTTP/2 the others wait in the windows below,
+/// so that a stranger's connection holds well under a megabyte, however many requests it begins.
+const BODIES: usize = 4;
+
+/// Bytes of bodies that may be under way on one HTTP/2 connection, and in one of its requests.
+const CONNECTION_WINDOW: u32 = 256 * 1024;
+const STREAM_WINDOW: u32 = 64 * 1024;
 
 /// How a listener treats its connections.
 #[derive(Debug, Clone)]
@@ -89,6 +97,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// Tells the stream when requests begin and end.
     pub activity: Arc<Activity>,
+    /// Whose turn it is to have a body read.
+    pub bodies: Semaphore,
     place: Place,
     close: Notify,
 }
@@ -203,8 +213,9 @@ impl<S: Serve> Acceptor<S> {
             () = &mut late => return self.count(|metrics| metrics.closed(Closed::HandshakeTimeout)),
             () = place.evicted() => return self.count(|metrics| metrics.closed(Closed::Limit)),
         };
+        let (bodies, close) = (Semaphore::new(BODIES), Notify::new());
         let connection =
-            Arc::new(Connection { peer, activity: Arc::default(), place, close: Notify::new() });
+            Arc::new(Connection { peer, activity: Arc::default(), bodies, place, close });
         match &self.transport {
             Transport::Plain => self.serve(stream, connection, Http::One).await,
             Transport::Tls(config) => {
@@ -285,6 +296,8 @@ impl<S: Serve> Acceptor<S> {
                 let serving = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
                     .max_concurrent_streams(MAX_STREAMS)
                     .max_header_list_size(MAX_HEAD as u32)
+                    .initial_connection_window_size(CONNECTION_WINDOW)
+                    .initial_stream_window_size(STREAM_WINDOW)
                     .timer(TokioTimer::new())
                     .serve_connection(stream, service);
                 let none = Duration::ZERO;

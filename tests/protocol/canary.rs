@@ -7,6 +7,7 @@ use support::request::{bare_body, base64, decrypt_body, encrypt_body, hex, unbas
 use support::site::{Configuration, Credential, text};
 use support::token::PIN;
 
+use crate::http2::{Http2, request};
 use crate::world::{demo, small_site};
 
 /// In no log by chance.
@@ -90,6 +91,19 @@ fn exercise(kms: &Caller, marker: &[u8]) -> String {
     answers
 }
 
+/// The same in short over HTTP/2, whose library has a log of its own.
+#[tokio::main(flavor = "current_thread")]
+async fn exercise_http2(kms: &Caller, marker: &[u8]) -> String {
+    let connection = Http2::connect(kms).await;
+    let encrypt = encrypt_body(marker, None);
+    let sealed = connection.accepted(kms, "keys/demo-key/encrypt", &encrypt).await;
+    let decrypt = decrypt_body(&sealed, None);
+    let opened = connection.accepted(kms, "keys/demo-key/decrypt", &decrypt).await;
+    assert_eq!(unbase64(&opened["plaintext"]), marker);
+    let refused = connection.send(request(kms, "keys/demo-none/encrypt", &encrypt)).await.unwrap();
+    format!("{sealed}{}", refused.1)
+}
+
 #[test]
 fn no_secret_is_seen_anywhere() {
     for format in ["json", "text"] {
@@ -98,7 +112,8 @@ fn no_secret_is_seen_anywhere() {
         configuration.log.insert("format", text(format));
         let daemon = Daemon::start(small_site(&configuration));
         let kms = Caller::new(&daemon, &demo());
-        let answers = exercise(&kms, PLAINTEXT);
+        let mut answers = exercise(&kms, PLAINTEXT);
+        answers.push_str(&exercise_http2(&kms, PLAINTEXT));
         kms.accepted("health", &bare_body("KmsHealthCheck"));
 
         let mut secrets = vec![("the plaintext", PLAINTEXT.to_vec()), ("the PIN", PIN.into())];

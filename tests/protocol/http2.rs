@@ -1,11 +1,13 @@
 //! HTTP/2, as ALPN may choose it (P-2).
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Body;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
@@ -26,18 +28,7 @@ pub(crate) struct Http2(SendRequest<Full<Bytes>>);
 
 impl Http2 {
     pub(crate) async fn connect(kms: &Caller) -> Self {
-        let config = kms.tls.as_ref().expect("HTTP/2 is chosen within TLS");
-        let mut config = ClientConfig::clone(config);
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let address: SocketAddr = kms.address;
-        let tcp = TcpStream::connect(address).await.unwrap();
-        let name = ServerName::try_from("localhost").unwrap();
-        let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
-        assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-        let (sender, connection) =
-            http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        Self(sender)
+        Self(connect(kms).await)
     }
 
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> hyper::Result<(u16, Value)> {
@@ -54,6 +45,25 @@ impl Http2 {
         assert_eq!(status, 200, "{answer}");
         answer
     }
+}
+
+/// A new connection, for requests with bodies of this kind.
+pub(crate) async fn connect<B>(kms: &Caller) -> SendRequest<B>
+where
+    B: Body<Data = Bytes, Error = Infallible> + Send + Unpin + 'static,
+{
+    let config = kms.tls.as_ref().expect("HTTP/2 is chosen within TLS");
+    let mut config = ClientConfig::clone(config);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let address: SocketAddr = kms.address;
+    let tcp = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.unwrap();
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (sender, connection) =
+        http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    sender
 }
 
 /// A signed request; `:authority` is in the place of `Host`.

@@ -1,7 +1,14 @@
 //! Strangers: slow, silent, many, or somebody else's load balancer.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
+use hyper::body::Frame;
 use support::caller::{Caller, assert_refused};
 use support::daemon::Daemon;
 use support::http::{Connection, connect};
@@ -108,6 +115,54 @@ fn strangers_make_room() {
     assert!(Connection::tls(tcp, config).is_err());
     ask(&kms, &mut known);
     assert!(daemon.metrics().contains("\nxksd_connections 4\n"), "never more than allowed");
+}
+
+/// A body that never ends, and counts what was taken of it.
+struct Endless(Arc<AtomicUsize>, usize);
+
+impl hyper::body::Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        const PIECE: &[u8] = &[b' '; 8 * 1024];
+        if self.1 == 0 {
+            return Poll::Pending;
+        }
+        self.1 -= 1;
+        self.0.fetch_add(PIECE.len(), Ordering::Relaxed);
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(PIECE)))))
+    }
+}
+
+/// However many requests a stranger begins on one HTTP/2 connection, their bodies are not all
+/// taken in: neither the windows nor the bodies that are read at once are many.
+#[tokio::test]
+async fn a_stranger_cannot_fill_the_memory() {
+    let daemon = daemon(&[("body_timeout", text("2s"))]);
+    let kms = Caller::new(&daemon, &demo());
+    let connection = crate::http2::connect(&kms).await;
+    let taken = Arc::new(AtomicUsize::new(0));
+    let mut answers = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        let signed = crate::http2::request(&kms, "health", &bare_body("KmsHealthCheck"));
+        // Twelve pieces of eight KiB: not too large, and not the end.
+        let request = signed.map(|_| Endless(taken.clone(), 12));
+        let mut connection = connection.clone();
+        answers.spawn(async move { connection.send_request(request).await });
+    }
+    // Until the first of them is given up, all have had the time to send all they may.
+    let first = answers.join_next().await.unwrap();
+    let taken = taken.load(Ordering::Relaxed);
+    assert_eq!(first.unwrap().unwrap().status(), 400, "not complete in time");
+    // The client's own library takes two or three pieces of each ahead, sent or not.
+    assert!(taken < 8 << 20, "{taken} bytes of {} were taken in", 200 * 12 * 8 * 1024);
+    while let Some(answer) = answers.join_next().await {
+        assert_eq!(answer.unwrap().unwrap().status(), 400, "not complete in time");
+    }
 }
 
 /// PROXY protocol v2: signature, version and command, family, length, addresses.

@@ -10,6 +10,7 @@ mod canary;
 mod drain;
 mod framing;
 mod handshake;
+mod hsm_calls;
 mod http2;
 mod key_kinds;
 mod listener;

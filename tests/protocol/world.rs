@@ -60,6 +60,8 @@ pub(crate) fn daemon() -> &'static Daemon {
         let mut configuration = Configuration::new(vec![demo(), other(), root(), closed()]);
         // A key that a test makes must be found without waiting for the next reading.
         configuration.token.insert("catalogue_interval", "\"10m\"".to_owned());
+        // What announces a body and sends none is waited for as long as this.
+        configuration.server.insert("body_timeout", "\"2s\"".to_owned());
         let site = Site::new(XKSD);
         site.configure(&configuration);
         fill(&site);
