@@ -45,16 +45,18 @@ const MAX_HEAD: usize = 16 * 1024;
 /// Most headers of a request over HTTP/1.1.
 const MAX_HEADERS: usize = 64;
 
-/// Requests at once on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 256;
+/// Requests at once on one HTTP/2 connection; RFC 9113 recommends no fewer.
+const MAX_STREAMS: u32 = 100;
 
-/// Bodies that are read at once on one connection. On HTTP/2 the others wait in the windows below,
-/// so that a stranger's connection holds well under a megabyte, however many requests it begins.
+/// Bodies that are read at once on one connection. On HTTP/2 the others wait in their windows.
 const BODIES: usize = 4;
 
-/// Bytes of bodies that may be under way on one HTTP/2 connection, and in one of its requests.
-const CONNECTION_WINDOW: u32 = 256 * 1024;
-const STREAM_WINDOW: u32 = 64 * 1024;
+/// Bytes that one request over HTTP/2 may send before it is read: all that KMS ever sends.
+const STREAM_WINDOW: u32 = 32 * 1024;
+
+/// Bytes of all of them. INVARIANT: as many as the requests' windows together, or those that wait
+/// could use up what the ones being read need to go on. A stranger's connection holds this much.
+const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 
 /// How a listener treats its connections.
 #[derive(Debug, Clone)]
