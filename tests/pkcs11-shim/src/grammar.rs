@@ -1,5 +1,5 @@
 //! One line of a script: `FUNCTION ACTION`, with selectors before or after the action, or
-//! `play NAME`. Words are parted by blanks; `#` starts a comment.
+//! `play NAME`. Words are parted by blanks; one that begins with `#` starts a comment.
 
 use std::num::NonZeroU64;
 
@@ -92,8 +92,7 @@ const ACTIONS: &[(&str, Reader<Action>)] = &[
 
 /// Reads a line of a script; what a play says is not looked at.
 pub(crate) fn parse_line(line: &str) -> Result<Line, Cause> {
-    let text = line.split_once('#').map_or(line, |(text, _comment)| text);
-    let mut words = Words::of(text);
+    let mut words = Words::of(without_comment(line));
     let Some(word) = words.next() else { return Ok(Line::Blank) };
     if word == "play" {
         let name = words.needed("a name, like `cloudhsm`")?.to_owned();
@@ -127,6 +126,13 @@ pub(crate) fn parse_line(line: &str) -> Result<Line, Cause> {
     }
     let action = action.ok_or(Cause::NoAction)?;
     Ok(Line::Rule { functions, selectors, action })
+}
+
+/// What stands before the first word that begins with `#`; within a word it is a letter.
+fn without_comment(line: &str) -> &str {
+    let comment = line.match_indices('#').map(|(start, _)| &line[..start]);
+    let mut comment = comment.filter(|text| text.is_empty() || text.ends_with(char::is_whitespace));
+    comment.next().unwrap_or(line)
 }
 
 /// One function by its name, or all whose names begin with what stands before a `*`.

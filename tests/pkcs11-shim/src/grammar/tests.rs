@@ -54,6 +54,17 @@ fn actions() {
 }
 
 #[test]
+fn comments() {
+    for line in ["", " ", "# C_Login hang", "  # C_Login hang", "#"] {
+        assert_eq!(parse_line(line), Ok(Line::Blank), "{line}");
+    }
+    assert_eq!(rule("C_Login hang # nth 3"), (vec![], Action::Hang));
+    assert_eq!(cause("C_Login hang# nth 3"), Cause::UnknownWord("hang#".into()));
+    let (_, action) = rule("C_GetInfo say library PKCS#11 # one");
+    assert!(matches!(action, Action::Say(_, text) if text == "PKCS#11"));
+}
+
+#[test]
 fn selectors_stand_before_or_after_the_action() {
     for (words, selector) in [
         ("nth 3", Selector::Nth(number(3))),
