@@ -13,6 +13,7 @@ use cryptoki_sys::{
 
 use crate::chance::Chance;
 use crate::function::Function;
+use crate::handles::Handles;
 use crate::iv::{self, Rewritten};
 use crate::output::{InputOutput, Output};
 use crate::rule::{Action, Facts, Rule, When};
@@ -29,6 +30,7 @@ type OpenSession = (CK_SLOT_ID, CK_FLAGS, *mut std::ffi::c_void, CK_NOTIFY, *mut
 pub(crate) struct Scripted {
     file: ScriptFile,
     sessions: Sessions,
+    handles: Handles,
 }
 
 /// A call, obeying the script that was in force when it began.
@@ -44,7 +46,7 @@ pub(crate) struct Call<'s> {
 
 impl Scripted {
     pub(crate) fn new(file: ScriptFile) -> Self {
-        Self { file, sessions: Sessions::default() }
+        Self { file, sessions: Sessions::default(), handles: Handles::default() }
     }
 
     /// A call of this function begins.
@@ -84,6 +86,7 @@ impl Call<'_> {
                 Action::Crash => process::abort(),
                 Action::Exit(status) => process::exit(*status),
                 Action::Return(code, When::Before) => return Some(*code),
+                Action::Renumber => self.scripted.handles.renumber(),
                 Action::Iv(place, value) => {
                     let Some(real) = real else { return Some(CKR_CRYPTOKI_NOT_INITIALIZED) };
                     match iv::make(rule, *place, *value, real, args) {
@@ -94,6 +97,7 @@ impl Call<'_> {
                 _ => {}
             }
         }
+        self.scripted.handles.translate_arguments(args);
         let encrypt = self.encrypt(args)?;
         self.scripted.sessions.appended(encrypt.0)?.check_room(encrypt).err()
     }
@@ -121,7 +125,7 @@ impl Call<'_> {
         }
     }
 
-    /// What changes with the real module's state: its sessions, and IVs still to be appended.
+    /// What changes with the real module's state: sessions, handles, IVs still to be appended.
     fn remember(&mut self, args: &dyn Any, answer: CK_RV) {
         let sessions = &self.scripted.sessions;
         if let Some(encrypt) = self.encrypt(args) {
@@ -133,6 +137,7 @@ impl Call<'_> {
         if answer != CKR_OK {
             return;
         }
+        self.scripted.handles.translate_results(args);
         match self.function {
             Function::C_OpenSession => {
                 let args = args.downcast_ref::<OpenSession>();
@@ -143,7 +148,10 @@ impl Call<'_> {
             }
             Function::C_CloseSession => first(args, |session| sessions.closed(session)),
             Function::C_CloseAllSessions => first(args, |slot| sessions.all_closed(slot)),
-            Function::C_Finalize => sessions.finalized(),
+            Function::C_Finalize => {
+                sessions.finalized();
+                self.scripted.handles.finalized();
+            }
             Function::C_EncryptInit => {
                 let appended = self.rewritten.take().map(|rewritten| rewritten.appended());
                 if let Some((session, ..)) = args.downcast_ref::<iv::EncryptInit>() {

@@ -133,6 +133,7 @@ mod tests {
     use std::any::TypeId;
 
     use super::*;
+    use crate::handles;
 
     #[test]
     fn a_panic_is_an_answer() {
@@ -142,9 +143,11 @@ mod tests {
 
     macro_rules! define_arguments {
         ($(fn $name:ident($($arg:ident: $type:ty),* $(,)?);)*) => {
-            /// The type of each function's arguments.
-            const ARGUMENTS: &[(Function, fn() -> TypeId)] =
-                &[$((Function::$name, || TypeId::of::<($($type,)*)>())),*];
+            /// Arguments of each function, all of them zero.
+            const ARGUMENTS: &[(Function, fn() -> Box<dyn Any>)] = &[$((Function::$name, || {
+                // SAFETY: integers, pointers and optional functions may all be zero.
+                Box::new(unsafe { std::mem::zeroed::<($($type,)*)>() })
+            })),*];
         };
     }
 
@@ -155,7 +158,7 @@ mod tests {
         use crate::output::{Filled, InputOutput, OutputOnly, Shape, Wrapped, of_function};
 
         for (function, arguments) in ARGUMENTS {
-            let arguments = arguments();
+            let arguments = (*arguments()).type_id();
             let by_arguments = [
                 (TypeId::of::<InputOutput>(), Shape::InputOutput),
                 (TypeId::of::<OutputOnly>(), Shape::OutputOnly),
@@ -168,5 +171,46 @@ mod tests {
                 shape => assert_eq!(shape, by_arguments.map(|(_, shape)| *shape), "{function:?}"),
             }
         }
+    }
+
+    #[test]
+    fn functions_with_object_handles_are_told_by_their_arguments() {
+        let with = |handles: fn(&mut dyn Any) -> usize| {
+            let with = ARGUMENTS.iter().filter(move |(_, zeros)| handles(&mut *zeros()) > 0);
+            with.map(|(function, _)| function.name()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            with(|args| handles::arguments(args).len()),
+            [
+                "C_SetOperationState",
+                "C_CopyObject",
+                "C_DestroyObject",
+                "C_GetObjectSize",
+                "C_GetAttributeValue",
+                "C_SetAttributeValue",
+                "C_EncryptInit",
+                "C_DecryptInit",
+                "C_DigestKey",
+                "C_SignInit",
+                "C_SignRecoverInit",
+                "C_VerifyInit",
+                "C_VerifyRecoverInit",
+                "C_WrapKey",
+                "C_UnwrapKey",
+                "C_DeriveKey",
+            ]
+        );
+        assert_eq!(
+            with(|args| handles::results(args).len()),
+            [
+                "C_CreateObject",
+                "C_CopyObject",
+                "C_FindObjects",
+                "C_GenerateKey",
+                "C_GenerateKeyPair",
+                "C_UnwrapKey",
+                "C_DeriveKey",
+            ]
+        );
     }
 }

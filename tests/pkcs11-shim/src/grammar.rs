@@ -86,6 +86,7 @@ const ACTIONS: &[(&str, Reader<Action>)] = &[
     ("long", |words, _| Ok(Action::Long(number_or_one(words)))),
     ("zero", |_, _| Ok(Action::Zero)),
     ("same", |_, _| Ok(Action::Same)),
+    ("renumber", |_, _| Ok(Action::Renumber)),
     ("iv", iv),
     ("say", say),
 ];

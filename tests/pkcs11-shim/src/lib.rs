@@ -8,7 +8,7 @@
 //! `shim` holds these together, one per process; `function` and `table` name the functions.
 //! A script is read by `script`, `grammar` and `words` with the names of `codes`; `plays` are
 //! scripts that come with the shim. A `rule` selects calls, some by `chance`, and acts on them, with
-//! `output`, `iv`, `identity` and what `sessions` remembers.
+//! `output`, `iv`, `handles`, `identity` and what `sessions` remembers.
 #![allow(
     unsafe_code,
     reason = "a C library that calls a C library: every entry is C, and the counters lie in shared \
@@ -22,6 +22,7 @@ mod counts;
 mod forward;
 mod function;
 mod grammar;
+mod handles;
 mod identity;
 mod iv;
 mod module;

@@ -70,6 +70,8 @@ pub(crate) enum Action {
     Zero,
     /// Fills the output with the bytes of the first output.
     Same,
+    /// Gives each object the handle of another.
+    Renumber,
     /// C_EncryptInit with CKM_AES_GCM: the token makes the IV.
     Iv(IvPlace, IvValue),
     /// C_GetInfo and the like: writes this text into a field.
@@ -173,7 +175,12 @@ impl Action {
     /// Whether this can happen at a call of this function.
     pub(crate) fn fits(&self, function: Function) -> bool {
         match self {
-            Self::Delay(_) | Self::Hang | Self::Crash | Self::Exit(_) | Self::Return(..) => true,
+            Self::Delay(_)
+            | Self::Hang
+            | Self::Crash
+            | Self::Exit(_)
+            | Self::Return(..)
+            | Self::Renumber => true,
             Self::Flip(_) | Self::Zero | Self::Same => output::of_function(function).is_some(),
             Self::Short(_) | Self::Long(_) => {
                 output::of_function(function).is_some_and(output::Shape::has_length)

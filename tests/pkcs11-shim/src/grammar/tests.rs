@@ -42,6 +42,7 @@ fn actions() {
         ("C_Decrypt long 4", Action::Long(4)),
         ("C_GenerateRandom zero", Action::Zero),
         ("C_GenerateRandom same", Action::Same),
+        ("C_Initialize renumber", Action::Renumber),
         ("C_EncryptInit iv in-place", Action::Iv(IvPlace::InPlace, IvValue::Fresh)),
         ("C_EncryptInit iv appended same", Action::Iv(IvPlace::Appended, IvValue::Same)),
     ] {

@@ -138,6 +138,12 @@ impl Client {
         Some(Self { pkcs11 })
     }
 
+    /// C_Finalize, and then the client as if it had just started.
+    pub(crate) fn again(&self) -> Self {
+        self.pkcs11.clone().finalize().expect("it is initialised");
+        Self::of_this_process().expect("this is the child")
+    }
+
     /// C_Initialize.
     pub(crate) fn initialize(&self) -> cryptoki::error::Result<()> {
         self.pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))

@@ -1,5 +1,6 @@
 //! Outputs that are not what the real module gave.
 
+use cryptoki::object::{Attribute, AttributeType, ObjectHandle};
 use cryptoki::session::Session;
 
 use crate::gcm::{Answer, Gcm, TAG};
@@ -17,6 +18,20 @@ fn encrypt(gcm: &Gcm<'_>, size: usize) -> Answer {
 fn different_bits(left: &[u8], right: &[u8]) -> u32 {
     assert_eq!(left.len(), right.len());
     left.iter().zip(right).map(|(left, right)| (left ^ right).count_ones()).sum()
+}
+
+fn found(session: &Session, label: &str) -> ObjectHandle {
+    let found = session.find_objects(&[Attribute::Label(label.as_bytes().to_vec())]);
+    let [key] = found.expect("objects can be found")[..] else { panic!("one key has the label") };
+    key
+}
+
+fn label(session: &Session, key: ObjectHandle) -> Vec<u8> {
+    let label = session.get_attributes(key, &[AttributeType::Label]);
+    match &label.expect("it has one")[..] {
+        [Attribute::Label(label)] => label.clone(),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn random(session: &Session, length: u32) -> Vec<u8> {
@@ -79,6 +94,42 @@ fn lengths_are_told_short_and_long_and_the_bytes_stay() {
         change_script("C_Encrypt short 16");
         assert_eq!(gcm.encrypt_init(&mut IV.clone()), 0);
         assert_eq!(gcm.encrypt(PLAINTEXT, None).told, PLAINTEXT.len());
+    });
+}
+
+#[test]
+fn handles_change_their_meaning_with_c_initialize() {
+    let script = "C_Initialize renumber nth 2";
+    with_script("lies::handles_change_their_meaning_with_c_initialize", script, |client| {
+        let session = client.log_in();
+        let old = ["A", "B"].map(|label| generate_key(&session, label));
+        drop(session);
+        let again = client.again();
+        let session = again.log_in();
+        let new = ["A", "B"].map(|label| found(&session, label));
+        assert_eq!(new.map(|key| key.handle()), [old[1].handle(), old[0].handle()]);
+        assert_eq!(label(&session, new[0]), b"A");
+        assert_eq!(label(&session, old[0]), b"B");
+    });
+}
+
+#[test]
+fn handles_change_their_meaning_while_they_are_in_use() {
+    let test = "lies::handles_change_their_meaning_while_they_are_in_use";
+    with_script(test, "", |client| {
+        let session = client.log_in();
+        let [a, b] = ["A", "B"].map(|label| generate_key(&session, label));
+        change_script("C_DecryptInit renumber nth 2");
+        let ciphertext = encrypt(&Gcm::new(&session, a), LENGTH).output();
+        let decrypt = |key| Gcm::new(&session, key).decrypt(&mut IV.clone(), &ciphertext);
+        assert_eq!(decrypt(a).output(), PLAINTEXT);
+        assert_ne!(decrypt(a).code, 0, "from now on that is the handle of B");
+        assert_eq!(decrypt(b).output(), PLAINTEXT);
+        assert_eq!((label(&session, a), label(&session, b)), (b"B".to_vec(), b"A".to_vec()));
+        session.destroy_object(a).expect("B is destroyed");
+        assert_eq!(found(&session, "A"), b);
+        let left = session.find_objects(&[Attribute::Label(b"B".to_vec())]);
+        assert_eq!(left.expect("objects can be found"), []);
     });
 }
 
