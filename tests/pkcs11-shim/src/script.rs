@@ -144,4 +144,22 @@ mod tests {
             script.unwrap_or_else(|bad| panic!("{name}: {bad:?}"));
         }
     }
+
+    #[test]
+    fn every_script_of_the_readme_is_good_and_every_play_is_in_it() {
+        let readme = include_str!("../README.md");
+        let blocks = readme.split("```text\n").skip(1).map(|rest| {
+            let (block, _) = rest.split_once("```").expect("a block ends");
+            block
+        });
+        let mut found = 0;
+        for block in blocks {
+            Script::parse(block, 0).unwrap_or_else(|bad| panic!("{bad:?} in\n{block}"));
+            found += 1;
+        }
+        assert!(found > 3, "the blocks are marked otherwise now");
+        for name in plays::names() {
+            assert!(readme.contains(&format!("| `{name}` |")), "no play {name}");
+        }
+    }
 }

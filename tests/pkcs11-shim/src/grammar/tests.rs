@@ -167,3 +167,18 @@ fn causes_name_the_way_out() {
     let message = cause("C_Encrypt shout").to_string();
     assert!(message.contains("`delay`, `hang`") && message.contains("`nth`, `every`"), "{message}");
 }
+
+#[test]
+fn every_keyword_is_in_the_readme() {
+    let readme = include_str!("../../README.md");
+    let in_table = |keyword: &str| {
+        ["`", " "].iter().any(|end| readme.contains(&format!("\n| `{keyword}{end}")))
+    };
+    for keyword in ACTIONS
+        .iter()
+        .map(|(keyword, _)| *keyword)
+        .chain(SELECTORS.iter().map(|(keyword, _)| *keyword))
+    {
+        assert!(in_table(keyword), "no `{keyword}`");
+    }
+}
