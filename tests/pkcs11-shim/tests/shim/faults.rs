@@ -99,7 +99,7 @@ fn a_call_hangs_until_the_script_changes_and_then_goes_on() {
                 random
             });
             wait_for_calls(&path_in("PKCS11_SHIM_COUNTS"), "C_GenerateRandom", 2);
-            // Proves nothing if the machine is slow, and the contrary if the call does not hang.
+            // Never fails while the call hangs; on a slow machine it may miss one that does not.
             answer.recv_timeout(Duration::from_millis(50)).expect_err("it hangs");
             other.generate_random_vec(1).expect("the third is not selected");
             change_script("C_GenerateRandom hang nth 1000");

@@ -63,6 +63,14 @@ impl<'a> Gcm<'a> {
         })
     }
 
+    /// C_EncryptFinal into a buffer of this size.
+    pub(crate) fn encrypt_final(&self, size: usize) -> Answer {
+        // SAFETY: as in `encrypt`.
+        call(&[], Some(size), |_, _, output, output_len| unsafe {
+            self.pkcs11.C_EncryptFinal(self.session.handle(), output, output_len)
+        })
+    }
+
     /// C_DecryptInit and C_Decrypt, with room for what comes.
     pub(crate) fn decrypt(&self, iv: &mut [u8], ciphertext: &[u8]) -> Answer {
         // SAFETY: as in `encrypt_init`.

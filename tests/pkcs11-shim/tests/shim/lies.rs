@@ -98,6 +98,19 @@ fn lengths_are_told_short_and_long_and_the_bytes_stay() {
 }
 
 #[test]
+fn the_buffer_of_a_call_that_fails_is_left_alone() {
+    let script = "C_Decrypt zero\nC_Decrypt long 3";
+    with_script("lies::the_buffer_of_a_call_that_fails_is_left_alone", script, |client| {
+        let session = client.log_in();
+        let gcm = Gcm::new(&session, generate_key(&session, "key"));
+        let failed = gcm.decrypt(&mut IV.clone(), &[1; LENGTH]);
+        assert_ne!(failed.code, 0);
+        change_script("");
+        assert_eq!(gcm.decrypt(&mut IV.clone(), &[1; LENGTH]), failed);
+    });
+}
+
+#[test]
 fn handles_change_their_meaning_with_c_initialize() {
     let script = "C_Initialize renumber nth 2";
     with_script("lies::handles_change_their_meaning_with_c_initialize", script, |client| {
@@ -110,6 +123,11 @@ fn handles_change_their_meaning_with_c_initialize() {
         assert_eq!(new.map(|key| key.handle()), [old[1].handle(), old[0].handle()]);
         assert_eq!(label(&session, new[0]), b"A");
         assert_eq!(label(&session, old[0]), b"B");
+        drop(session);
+        let again = again.again();
+        let session = again.log_in();
+        // SoftHSM2 counts handles, so the same calls give the same ones.
+        assert_eq!(["A", "B"].map(|label| found(&session, label)), old, "only the second time");
     });
 }
 

@@ -147,6 +147,19 @@ fn an_appended_iv_is_in_the_lengths_too() {
 }
 
 #[test]
+fn nothing_is_appended_after_a_multi_part_encryption() {
+    let test = "vendors::nothing_is_appended_after_a_multi_part_encryption";
+    with_script(test, "C_EncryptInit iv appended nth 1", |client| {
+        let session = client.log_in();
+        let gcm = Gcm::new(&session, generate_key(&session, "key"));
+        assert_eq!(gcm.encrypt_init(&mut []), 0);
+        assert_eq!(gcm.encrypt_final(99).told, TAG);
+        assert_eq!(gcm.encrypt_init(&mut [7; 12]), 0);
+        assert_eq!(gcm.encrypt(PLAINTEXT, Some(99)).told, LENGTH);
+    });
+}
+
+#[test]
 fn a_token_may_make_the_same_iv_again() {
     let script = "C_EncryptInit iv in-place same";
     with_script("vendors::a_token_may_make_the_same_iv_again", script, |client| {
