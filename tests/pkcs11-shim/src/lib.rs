@@ -5,7 +5,7 @@
 //! `counts` → the rules for the function in the script of `script_file` (`call`, before) → the
 //! function of the same name in the real `module` → the rules once more (`call`, after).
 //!
-//! `shim` holds these together, one per process; `function` and `table` name the functions.
+//! `shim` holds these together, one per process, as `settings` say; `function` and `table` name the functions.
 //! A script is read by `script`, `grammar` and `words` with the names of `codes`; `plays` are
 //! scripts that come with the shim. A `rule` selects calls, some by `chance`, and acts on them, with
 //! `output`, `iv`, `handles`, `identity` and what `sessions` remembers.
@@ -32,6 +32,7 @@ mod rule;
 mod script;
 mod script_file;
 mod sessions;
+mod settings;
 mod shim;
 mod table;
 mod words;

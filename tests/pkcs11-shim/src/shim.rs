@@ -1,9 +1,7 @@
-//! The state of the shim in this process: what the environment asked for, and the real module.
+//! The state of the shim in this process: what was asked for, and the real module.
 
-use std::env;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Write, stderr};
-use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use crate::call::Scripted;
@@ -11,13 +9,7 @@ use crate::counts::Counts;
 use crate::function::Function;
 use crate::module::Module;
 use crate::script_file::ScriptFile;
-
-/// Names the file of counters.
-const COUNTS: &str = "PKCS11_SHIM_COUNTS";
-/// Names the script.
-const SCRIPT: &str = "PKCS11_SHIM_SCRIPT";
-/// The seed of what the script leaves to chance.
-const SEED: &str = "PKCS11_SHIM_SEED";
+use crate::settings::{self, COUNTS, SCRIPT, SEED, setting};
 
 /// The shim.
 pub(crate) struct Shim {
@@ -38,12 +30,16 @@ impl Shim {
     /// A PKCS#11 module has no other place for its state than the process.
     pub(crate) fn of_this_process() -> &'static Self {
         static SHIM: OnceLock<Shim> = OnceLock::new();
-        SHIM.get_or_init(Self::from_environment)
+        SHIM.get_or_init(Self::from_settings)
     }
 
-    fn from_environment() -> Self {
+    fn from_settings() -> Self {
         let mut impossible = false;
-        let counts = path_in(COUNTS).and_then(|path| {
+        if let Some(error) = settings::error() {
+            impossible = true;
+            report(format_args!("{error}"));
+        }
+        let counts = settings::path(COUNTS).and_then(|path| {
             let counts = Counts::open(&path);
             counts
                 .inspect_err(|error| {
@@ -57,7 +53,7 @@ impl Shim {
             report(format_args!("{SEED}: `{value}` is no whole number below 2^64"));
             0
         });
-        let script = path_in(SCRIPT).map(|path| Scripted::new(ScriptFile::new(path, seed)));
+        let script = settings::path(SCRIPT).map(|path| Scripted::new(ScriptFile::new(path, seed)));
         Self { counts, script, impossible, module: OnceLock::new() }
     }
 
@@ -68,7 +64,7 @@ impl Shim {
         }
     }
 
-    /// The script, if the environment names one; it may have no rules now.
+    /// The script, if the settings name one; it may have no rules now.
     pub(crate) fn script(&self) -> Option<&Scripted> {
         self.script.as_ref()
     }
@@ -102,16 +98,12 @@ pub(crate) fn report(message: std::fmt::Arguments<'_>) {
     let _ = writeln!(stderr(), "pkcs11-shim: {message}");
 }
 
-fn path_in(variable: &str) -> Option<PathBuf> {
-    env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
-}
-
 /// The seed asked for, else one that nobody can foresee.
 ///
 /// # Errors
 /// The value, where it is no number.
 fn seed() -> Result<u64, String> {
-    match env::var_os(SEED).filter(|value| !value.is_empty()) {
+    match setting(SEED) {
         None => Ok(RandomState::new().build_hasher().finish()),
         Some(value) => {
             let value = value.to_string_lossy();

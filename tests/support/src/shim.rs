@@ -35,6 +35,22 @@ pub fn library() -> PathBuf {
     library
 }
 
+/// A copy of the shim in this directory with settings of its own, whatever the environment says:
+/// lines like `PKCS11_SHIM_SCRIPT=/tmp/script`.
+///
+/// For clients that clear the environment of the process that loads the module, and for two shims in
+/// one process.
+///
+/// # Panics
+/// Where [`library`] does, or a file cannot be written.
+pub fn copy(directory: &Path, name: &str, settings: &str) -> PathBuf {
+    let copy = directory.join(name);
+    fs::copy(library(), &copy)
+        .and_then(|_| fs::write(directory.join(format!("{name}.conf")), settings))
+        .unwrap_or_else(|error| panic!("cannot make `{}`: {error}", copy.display()));
+    copy
+}
+
 /// Number of calls per C function, as the shim has written them in `PKCS11_SHIM_COUNTS`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counts(BTreeMap<String, u64>);

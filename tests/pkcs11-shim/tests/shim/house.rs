@@ -6,7 +6,7 @@
 //! test is the client.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -33,6 +33,11 @@ impl House {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let token = SoftHsmToken::create(directory.path(), "shim");
         Self { directory, token }
+    }
+
+    /// Where the files of the test are.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// A file for counts, not made yet.

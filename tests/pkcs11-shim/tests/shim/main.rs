@@ -8,4 +8,5 @@ mod house;
 mod lies;
 mod scripting;
 mod selecting;
+mod settings;
 mod vendors;
