@@ -1,33 +1,54 @@
-//! The C functions: each call is counted, held up by the script, and passed on to the real module.
+//! The C functions: each call is counted, obeys the script, and is passed on to the real module.
 //!
-//! Every call but C_GetFunctionList goes through [`pass`]; it is the one place to change when
-//! something else is to happen around calls.
+//! Every call goes through [`obey`].
 
+use std::any::Any;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cryptoki_sys::*;
 
 use crate::function::Function;
+use crate::module::Module;
 use crate::shim::Shim;
 use crate::table::for_each_forwarded_function;
 
-/// Counts the call, obeys the script, and then lets `call` call the real module.
+/// Counts the call, obeys the script, and in between lets `real` call the real module.
 ///
 /// Before a successful C_Initialize there is no real module, and the answer is
 /// `CKR_CRYPTOKI_NOT_INITIALIZED`, as PKCS#11 wants it for all but two functions.
-fn pass(function: Function, call: impl FnOnce(&CK_FUNCTION_LIST) -> CK_RV) -> CK_RV {
-    guard(|| {
-        let shim = Shim::of_this_process();
-        shim.count(function);
-        shim.obey_script(function);
+fn pass<A: Any>(
+    function: Function,
+    args: A,
+    real: impl FnOnce(&CK_FUNCTION_LIST, &A) -> CK_RV,
+) -> CK_RV {
+    obey(function, args, |shim, args| {
         if function == Function::C_Initialize && shim.load().is_err() {
             // Why has been said on stderr.
             return CKR_GENERAL_ERROR;
         }
         match shim.module() {
-            Some(module) => call(module.functions()),
+            Some(module) => real(module.functions(), args),
             None => CKR_CRYPTOKI_NOT_INITIALIZED,
+        }
+    })
+}
+
+/// Counts the call, and gives what `answer` answers, except where the script says something else.
+///
+/// The script sees the arguments as a tuple, and may change them.
+fn obey<A: Any>(function: Function, mut args: A, answer: impl FnOnce(&Shim, &A) -> CK_RV) -> CK_RV {
+    guard(|| {
+        let shim = Shim::of_this_process();
+        shim.count(function);
+        let Some(script) = shim.script() else { return answer(shim, &args) };
+        let mut call = script.call(function, &args);
+        match call.before(shim.module().map(Module::functions), &mut args) {
+            Some(given) => given,
+            None => {
+                let answer = answer(shim, &args);
+                call.after(&args, answer)
+            }
         }
     })
 }
@@ -35,10 +56,7 @@ fn pass(function: Function, call: impl FnOnce(&CK_FUNCTION_LIST) -> CK_RV) -> CK
 /// C_GetFunctionList needs no real module, so that a client can load the shim and be told by
 /// C_Initialize what is wrong.
 fn function_list(list: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
-    guard(|| {
-        let shim = Shim::of_this_process();
-        shim.count(Function::C_GetFunctionList);
-        shim.obey_script(Function::C_GetFunctionList);
+    obey(Function::C_GetFunctionList, (list,), |_, (list,)| {
         if list.is_null() {
             return CKR_ARGUMENTS_BAD;
         }
@@ -64,9 +82,10 @@ macro_rules! define_entries {
             use super::*;
 
             $(pub(super) unsafe extern "C" fn $name($($arg: $type),*) -> CK_RV {
-                pass(Function::$name, |real| match real.$name {
-                    // SAFETY: the arguments are the caller's own, unchanged, and the caller keeps
-                    // the contract of this very function with whatever module it calls.
+                pass(Function::$name, ($($arg,)*), |real, &($($arg,)*)| match real.$name {
+                    // SAFETY: the arguments are the caller's own, and the caller keeps the contract
+                    // of this very function with whatever module it calls. What the script puts
+                    // in their place keeps it as well, and lives until the call has returned.
                     Some(function) => unsafe { function($($arg),*) },
                     None => CKR_FUNCTION_NOT_SUPPORTED,
                 })
@@ -111,11 +130,87 @@ for_each_forwarded_function!(define_entries);
 
 #[cfg(test)]
 mod tests {
+    use std::any::TypeId;
+
     use super::*;
+    use crate::handles;
 
     #[test]
     fn a_panic_is_an_answer() {
         assert_eq!(guard(|| panic!("deliberate")), CKR_GENERAL_ERROR);
         assert_eq!(guard(|| CKR_OK), CKR_OK);
+    }
+
+    macro_rules! define_arguments {
+        ($(fn $name:ident($($arg:ident: $type:ty),* $(,)?);)*) => {
+            /// Arguments of each function, all of them zero.
+            const ARGUMENTS: &[(Function, fn() -> Box<dyn Any>)] = &[$((Function::$name, || {
+                // SAFETY: integers, pointers and optional functions may all be zero.
+                Box::new(unsafe { std::mem::zeroed::<($($type,)*)>() })
+            })),*];
+        };
+    }
+
+    for_each_forwarded_function!(define_arguments);
+
+    #[test]
+    fn functions_with_an_output_have_the_arguments_of_its_shape() {
+        use crate::output::{Filled, InputOutput, OutputOnly, Shape, Wrapped, of_function};
+
+        for (function, arguments) in ARGUMENTS {
+            let arguments = (*arguments()).type_id();
+            let by_arguments = [
+                (TypeId::of::<InputOutput>(), Shape::InputOutput),
+                (TypeId::of::<OutputOnly>(), Shape::OutputOnly),
+                (TypeId::of::<Wrapped>(), Shape::Wrapped),
+            ];
+            let by_arguments = by_arguments.iter().find(|(id, _)| *id == arguments);
+            match of_function(*function) {
+                // Others with the same arguments read the bytes.
+                Some(Shape::Filled) => assert_eq!(arguments, TypeId::of::<Filled>()),
+                shape => assert_eq!(shape, by_arguments.map(|(_, shape)| *shape), "{function:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn functions_with_object_handles_are_told_by_their_arguments() {
+        let with = |handles: fn(&mut dyn Any) -> usize| {
+            let with = ARGUMENTS.iter().filter(move |(_, zeros)| handles(&mut *zeros()) > 0);
+            with.map(|(function, _)| function.name()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            with(|args| handles::arguments(args).len()),
+            [
+                "C_SetOperationState",
+                "C_CopyObject",
+                "C_DestroyObject",
+                "C_GetObjectSize",
+                "C_GetAttributeValue",
+                "C_SetAttributeValue",
+                "C_EncryptInit",
+                "C_DecryptInit",
+                "C_DigestKey",
+                "C_SignInit",
+                "C_SignRecoverInit",
+                "C_VerifyInit",
+                "C_VerifyRecoverInit",
+                "C_WrapKey",
+                "C_UnwrapKey",
+                "C_DeriveKey",
+            ]
+        );
+        assert_eq!(
+            with(|args| handles::results(args).len()),
+            [
+                "C_CreateObject",
+                "C_CopyObject",
+                "C_FindObjects",
+                "C_GenerateKey",
+                "C_GenerateKeyPair",
+                "C_UnwrapKey",
+                "C_DeriveKey",
+            ]
+        );
     }
 }

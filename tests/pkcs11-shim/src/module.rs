@@ -1,6 +1,5 @@
 //! The real PKCS#11 module behind the shim.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::ptr;
 
@@ -8,9 +7,7 @@ use cryptoki_sys::{CK_C_GetFunctionList, CK_FUNCTION_LIST, CK_RV, CKR_OK};
 use libloading::Library;
 
 use crate::forward::FUNCTION_LIST;
-
-/// Names the real module.
-const VARIABLE: &str = "PKCS11_SHIM_MODULE";
+use crate::settings::{self, MODULE};
 
 /// Where distributions put SoftHSM2, the module used where none is named.
 const SOFTHSM: [&str; 4] = [
@@ -29,7 +26,7 @@ pub(crate) struct Module {
 /// Why the real module cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ModuleError {
-    #[error("no SoftHSM2 found; install it or name a PKCS#11 module in {VARIABLE}")]
+    #[error("no SoftHSM2 found; install it or name a PKCS#11 module in {MODULE}")]
     NotNamed,
     #[error("cannot load `{0}`: {1}")]
     Load(PathBuf, libloading::Error),
@@ -39,15 +36,15 @@ pub(crate) enum ModuleError {
     Refused(PathBuf, CK_RV),
     #[error("C_GetFunctionList of `{0}` gave no list")]
     NoList(PathBuf),
-    #[error("{VARIABLE} names the shim itself: `{0}`")]
+    #[error("{MODULE} names the shim itself: `{0}`")]
     Itself(PathBuf),
 }
 
 impl Module {
-    /// Loads the module that the environment names, else SoftHSM2.
+    /// Loads the module that the settings name, else SoftHSM2.
     pub(crate) fn load() -> Result<Self, ModuleError> {
-        match env::var_os(VARIABLE).filter(|name| !name.is_empty()) {
-            Some(name) => Self::open(Path::new(&name)),
+        match settings::path(MODULE) {
+            Some(path) => Self::open(&path),
             None => {
                 let found = SOFTHSM.iter().map(Path::new).find(|path| path.exists());
                 Self::open(found.ok_or(ModuleError::NotNamed)?)

@@ -1,23 +1,21 @@
-//! What a script says: grammar, and the actions per function.
-//!
-//! One rule a line, `FUNCTION ACTION ARGUMENTS`, words parted by blanks; `#` starts a comment.
+//! What a script says: the rules per function, and how often each function was called under it.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::function::Function;
+use crate::grammar::{Cause, Line, parse_line};
+use crate::plays;
+use crate::rule::Rule;
 
-/// What is done at a call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Action {
-    /// Sleeps at least this long, in the calling thread, before the real call.
-    Delay(Duration),
-}
-
-/// The rules of one script.
-#[derive(Debug, PartialEq, Eq)]
+/// The rules of one script, and its counts of calls, which begin when it is loaded.
+#[derive(Debug)]
 pub(crate) struct Script {
-    /// By [`Function::index`]; the actions of a function in the order of their lines.
-    actions: Vec<Vec<Action>>,
+    /// What is left to chance repeats with this.
+    pub(crate) seed: u64,
+    /// By [`Function::index`]; the rules of a function in the order of their lines.
+    rules: Vec<Vec<Rule>>,
+    /// By [`Function::index`].
+    calls: Vec<AtomicU64>,
 }
 
 /// A line that is not understood.
@@ -28,84 +26,70 @@ pub(crate) struct BadLine {
     pub(crate) cause: Cause,
 }
 
-/// What is wrong with it.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Cause {
-    #[error("`{0}` is no function of PKCS#11 2.40")]
-    UnknownFunction(String),
-    #[error("no action after the function; there is `delay`")]
-    NoAction,
-    #[error("`{0}` is no action; there is `delay`")]
-    UnknownAction(String),
-    #[error("`delay` needs a time, like `2ms`")]
-    NoTime,
-    #[error("`{0}` is no time: a whole number and `us`, `ms` or `s`, like `2ms`")]
-    BadTime(String),
-    #[error("`{0}` is too much for this action")]
-    Surplus(String),
-}
-
 impl Script {
     /// The script without rules.
-    pub(crate) fn empty() -> Self {
-        Self { actions: vec![Vec::new(); Function::COUNT] }
+    pub(crate) fn empty(seed: u64) -> Self {
+        Self {
+            seed,
+            rules: (0..Function::COUNT).map(|_| Vec::new()).collect(),
+            calls: (0..Function::COUNT).map(|_| AtomicU64::new(0)).collect(),
+        }
     }
 
     /// Reads a script; all of its bad lines are reported, not only the first.
-    pub(crate) fn parse(text: &str) -> Result<Self, Vec<BadLine>> {
-        let mut script = Self::empty();
+    pub(crate) fn parse(text: &str, seed: u64) -> Result<Self, Vec<BadLine>> {
+        let mut script = Self::empty(seed);
         let mut bad = Vec::new();
         for (index, line) in text.lines().enumerate() {
-            match parse_line(line) {
-                Ok(Some((function, action))) => script.actions[function.index()].push(action),
-                Ok(None) => {}
-                Err(cause) => bad.push(BadLine { number: index + 1, cause }),
+            if let Err(cause) = script.read(line) {
+                bad.push(BadLine { number: index + 1, cause });
             }
         }
         if bad.is_empty() { Ok(script) } else { Err(bad) }
     }
 
-    /// What to do at a call of this function.
-    pub(crate) fn actions(&self, function: Function) -> &[Action] {
-        &self.actions[function.index()]
+    /// The rules for this function.
+    pub(crate) fn rules(&self, function: Function) -> &[Rule] {
+        &self.rules[function.index()]
     }
-}
 
-fn parse_line(line: &str) -> Result<Option<(Function, Action)>, Cause> {
-    let rule = line.split_once('#').map_or(line, |(rule, _comment)| rule);
-    let mut words = rule.split_whitespace();
-    let Some(name) = words.next() else { return Ok(None) };
-    let function = Function::named(name).ok_or_else(|| Cause::UnknownFunction(name.to_owned()))?;
-    let action = match words.next() {
-        None => return Err(Cause::NoAction),
-        Some("delay") => Action::Delay(parse_time(words.next().ok_or(Cause::NoTime)?)?),
-        Some(other) => return Err(Cause::UnknownAction(other.to_owned())),
-    };
-    match words.next() {
-        None => Ok(Some((function, action))),
-        Some(word) => Err(Cause::Surplus(word.to_owned())),
+    /// Counts a call, and gives its number, from 1.
+    pub(crate) fn next_call(&self, function: Function) -> u64 {
+        self.calls[function.index()].fetch_add(1, Ordering::Relaxed) + 1
     }
-}
 
-fn parse_time(word: &str) -> Result<Duration, Cause> {
-    let bad = || Cause::BadTime(word.to_owned());
-    let (digits, unit) =
-        word.split_at(word.find(|c: char| !c.is_ascii_digit()).unwrap_or(word.len()));
-    let number: u64 = digits.parse().map_err(|_| bad())?;
-    match unit {
-        "us" => Ok(Duration::from_micros(number)),
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        _ => Err(bad()),
+    fn read(&mut self, line: &str) -> Result<(), Cause> {
+        match parse_line(line)? {
+            Line::Blank => Ok(()),
+            Line::Rule { functions, selectors, action } => {
+                for function in functions {
+                    let salt = self.rules.iter().map(Vec::len).sum::<usize>() as u64;
+                    let rule = Rule::new(selectors.clone(), action.clone(), salt);
+                    self.rules[function.index()].push(rule);
+                }
+                Ok(())
+            }
+            Line::Play(name) => {
+                let play = plays::named(&name).ok_or(Cause::UnknownPlay(name))?;
+                play.lines().try_for_each(|line| self.read(line))
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
 
-    fn cause(line: &str) -> Cause {
-        parse_line(line).expect_err("the line is bad")
+    use super::*;
+    use crate::rule::Action;
+
+    fn delay(time: Duration) -> Action {
+        Action::Delay(time..=time)
+    }
+
+    fn actions(script: &Script, function: Function) -> Vec<&Action> {
+        script.rules(function).iter().map(|rule| &rule.action).collect()
     }
 
     #[test]
@@ -113,44 +97,69 @@ mod tests {
         let script = Script::parse(
             "# an HSM far away\n\nC_Encrypt delay 2ms\n  C_Decrypt\tdelay 30us # near\n\
              C_Encrypt delay 1s\n",
+            0,
         )
         .expect("the script is good");
         assert_eq!(
-            script.actions(Function::C_Encrypt),
-            [Action::Delay(Duration::from_millis(2)), Action::Delay(Duration::from_secs(1))]
+            actions(&script, Function::C_Encrypt),
+            [&delay(Duration::from_millis(2)), &delay(Duration::from_secs(1))]
         );
-        assert_eq!(script.actions(Function::C_Decrypt), [Action::Delay(Duration::from_micros(30))]);
-        assert_eq!(script.actions(Function::C_EncryptInit), []);
+        assert_eq!(actions(&script, Function::C_Decrypt), [&delay(Duration::from_micros(30))]);
+        assert!(script.rules(Function::C_EncryptInit).is_empty());
     }
 
     #[test]
     fn a_script_may_be_empty() {
-        assert_eq!(Script::parse(""), Ok(Script::empty()));
-        assert_eq!(Script::parse("# nothing\n\n"), Ok(Script::empty()));
+        for text in ["", "# nothing\n\n"] {
+            let script = Script::parse(text, 0).expect("it is good");
+            assert!(Function::ALL.iter().all(|function| script.rules(*function).is_empty()));
+        }
+    }
+
+    #[test]
+    fn calls_are_counted_by_function_from_one() {
+        let script = Script::empty(0);
+        assert_eq!(script.next_call(Function::C_Encrypt), 1);
+        assert_eq!(script.next_call(Function::C_Encrypt), 2);
+        assert_eq!(script.next_call(Function::C_Decrypt), 1);
     }
 
     #[test]
     fn every_bad_line_is_reported_with_its_number() {
-        let bad = Script::parse("C_Encrypt delay 2ms\nC_Enrcypt delay 2ms\n\nC_Login shout\n")
-            .expect_err("two lines are bad");
+        let text = "C_Encrypt delay 2ms\nC_Enrcypt delay 2ms\n\nC_Login shout\nplay chess\n";
         assert_eq!(
-            bad,
+            Script::parse(text, 0).expect_err("three lines are bad"),
             [
                 BadLine { number: 2, cause: Cause::UnknownFunction("C_Enrcypt".into()) },
-                BadLine { number: 4, cause: Cause::UnknownAction("shout".into()) },
+                BadLine { number: 4, cause: Cause::UnknownWord("shout".into()) },
+                BadLine { number: 5, cause: Cause::UnknownPlay("chess".into()) },
             ]
         );
     }
 
     #[test]
-    fn bad_lines_by_cause() {
-        assert_eq!(cause("c_encrypt delay 1s"), Cause::UnknownFunction("c_encrypt".into()));
-        assert_eq!(cause("C_Encrypt"), Cause::NoAction);
-        assert_eq!(cause("C_Encrypt # delay 1s"), Cause::NoAction);
-        assert_eq!(cause("C_Encrypt delay"), Cause::NoTime);
-        assert_eq!(cause("C_Encrypt delay 1s 2s"), Cause::Surplus("2s".into()));
-        for word in ["2", "ms", "-1s", "+1s", "1.5s", "1m", "2MS", "99999999999999999999s"] {
-            assert_eq!(cause(&format!("C_Encrypt delay {word}")), Cause::BadTime(word.into()));
+    fn every_play_is_a_good_script() {
+        for name in plays::names() {
+            let script = Script::parse(&format!("play {name}"), 0);
+            script.unwrap_or_else(|bad| panic!("{name}: {bad:?}"));
+        }
+    }
+
+    #[test]
+    fn every_script_of_the_readme_is_good_and_every_play_is_in_it() {
+        let readme = include_str!("../README.md");
+        let blocks = readme.split("```text\n").skip(1).map(|rest| {
+            let (block, _) = rest.split_once("```").expect("a block ends");
+            block
+        });
+        let mut found = 0;
+        for block in blocks {
+            Script::parse(block, 0).unwrap_or_else(|bad| panic!("{bad:?} in\n{block}"));
+            found += 1;
+        }
+        assert!(found > 3, "the blocks are marked otherwise now");
+        for name in plays::names() {
+            assert!(readme.contains(&format!("| `{name}` |")), "no play {name}");
         }
     }
 }

@@ -18,6 +18,7 @@ const SETTLING: Duration = Duration::from_millis(20);
 /// A script file, looked at on every call, so that a call that starts after a change obeys it.
 pub(crate) struct ScriptFile {
     path: PathBuf,
+    seed: u64,
     last: RwLock<Reading>,
 }
 
@@ -26,7 +27,7 @@ struct Reading {
     stamp: Stamp,
     /// Whether a later change is sure to change the stamp.
     settled: bool,
-    /// What the file held, good or bad; the same text is neither parsed nor reported again.
+    /// What the file held, good or bad.
     text: String,
     /// The last good script.
     script: Arc<Script>,
@@ -44,14 +45,15 @@ enum Stamp {
 }
 
 impl ScriptFile {
-    /// The script at this path; it need not exist yet.
-    pub(crate) fn new(path: PathBuf) -> Self {
-        let script = Arc::new(Script::empty());
+    /// The script at this path; it need not exist yet. What it leaves to chance follows `seed`.
+    pub(crate) fn new(path: PathBuf, seed: u64) -> Self {
+        let script = Arc::new(Script::empty(seed));
         let nothing = Reading { stamp: Stamp::Absent, settled: true, text: String::new(), script };
-        Self { path, last: RwLock::new(nothing) }
+        Self { path, seed, last: RwLock::new(nothing) }
     }
 
-    /// The script in force now.
+    /// The script in force now: the same one until the file changes. A file that is written again
+    /// with the same text is a change, and begins the script's counts of calls anew.
     ///
     /// A file with a bad line changes nothing: the lines are reported on stderr, and the script
     /// before it stays in force.
@@ -87,11 +89,12 @@ impl ScriptFile {
             Stamp::Present { changed, .. } => changed + SETTLING < now,
             Stamp::Absent | Stamp::Unreadable => true,
         };
-        last.stamp = stamp;
-        if text == last.text {
+        // Before the file is settled it is read at every call; that alone is no change.
+        if stamp == last.stamp && text == last.text {
             return;
         }
-        match Script::parse(&text) {
+        last.stamp = stamp;
+        match Script::parse(&text, self.seed) {
             Ok(script) => last.script = Arc::new(script),
             Err(lines) => {
                 let path = self.path.display();
@@ -136,12 +139,12 @@ impl Stamp {
 mod tests {
     use super::*;
     use crate::function::Function;
-    use crate::script::Action;
+    use crate::rule::{Action, Rule};
 
     fn delay(file: &ScriptFile) -> Option<Duration> {
-        match file.current().actions(Function::C_Encrypt) {
+        match file.current().rules(Function::C_Encrypt) {
             [] => None,
-            [Action::Delay(time)] => Some(*time),
+            [Rule { action: Action::Delay(time), .. }] => Some(*time.start()),
             more => panic!("{more:?}"),
         }
     }
@@ -150,7 +153,7 @@ mod tests {
     fn follows_the_file_from_its_absence_to_its_removal() {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let path = directory.path().join("script");
-        let file = ScriptFile::new(path.clone());
+        let file = ScriptFile::new(path.clone(), 0);
         assert_eq!(delay(&file), None);
         // In place, of the same size, and faster than the clock of file times before Linux 6.13.
         for _ in 0..50 {
@@ -167,12 +170,28 @@ mod tests {
     fn a_bad_file_leaves_the_script_before_it_in_force() {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let path = directory.path().join("script");
-        let file = ScriptFile::new(path.clone());
+        let file = ScriptFile::new(path.clone(), 0);
         fs::write(&path, "C_Encrypt delay 1ms").expect("it can be written");
         assert_eq!(delay(&file), Some(Duration::from_millis(1)));
         fs::write(&path, "C_Encrypt delay 2ms\nC_Encrypt delay soon").expect("it can be written");
         assert_eq!(delay(&file), Some(Duration::from_millis(1)));
         fs::write(&path, "C_Encrypt delay 3ms").expect("it can be written");
         assert_eq!(delay(&file), Some(Duration::from_millis(3)));
+    }
+
+    #[test]
+    fn the_same_text_written_again_is_a_new_script_and_reading_alone_is_not() {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let (path, draft) = (directory.path().join("script"), directory.path().join("draft"));
+        let file = ScriptFile::new(path.clone(), 0);
+        let mut scripts: Vec<Arc<Script>> = Vec::new();
+        for _ in 0..10 {
+            fs::write(&draft, "C_Encrypt delay 1ms").expect("it can be written");
+            fs::rename(&draft, &path).expect("it can be renamed");
+            let script = file.current();
+            assert!(scripts.iter().all(|earlier| !Arc::ptr_eq(earlier, &script)));
+            assert!(Arc::ptr_eq(&script, &file.current()));
+            scripts.push(script);
+        }
     }
 }

@@ -1,34 +1,24 @@
-//! The state of the shim in this process: what the environment asked for, and the real module.
+//! The state of the shim in this process: what was asked for, and the real module.
 
-use std::env;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{Write, stderr};
-use std::path::PathBuf;
 use std::sync::OnceLock;
 
+use crate::call::Scripted;
 use crate::counts::Counts;
 use crate::function::Function;
 use crate::module::Module;
-use crate::script::Action;
 use crate::script_file::ScriptFile;
-
-/// Names the file of counters.
-const COUNTS: &str = "PKCS11_SHIM_COUNTS";
-/// Names the script.
-const SCRIPT: &str = "PKCS11_SHIM_SCRIPT";
+use crate::settings::{self, COUNTS, SCRIPT, SEED, setting};
 
 /// The shim.
 pub(crate) struct Shim {
-    counts: Wanted<Counts>,
-    script: Option<ScriptFile>,
+    counts: Option<Counts>,
+    script: Option<Scripted>,
+    /// Something was asked for and is impossible: a test that would count nothing, or not repeat,
+    /// must not run as if all were well.
+    impossible: bool,
     module: OnceLock<Module>,
-}
-
-/// Something that the environment may ask for.
-enum Wanted<T> {
-    No,
-    Here(T),
-    /// Asked for and impossible: a test that would count nothing must not run as if all were well.
-    Failed,
 }
 
 /// C_Initialize cannot succeed; the reason is on stderr.
@@ -40,41 +30,48 @@ impl Shim {
     /// A PKCS#11 module has no other place for its state than the process.
     pub(crate) fn of_this_process() -> &'static Self {
         static SHIM: OnceLock<Shim> = OnceLock::new();
-        SHIM.get_or_init(Self::from_environment)
+        SHIM.get_or_init(Self::from_settings)
     }
 
-    fn from_environment() -> Self {
-        let counts = match path_in(COUNTS).map(|path| Counts::open(&path)) {
-            None => Wanted::No,
-            Some(Ok(counts)) => Wanted::Here(counts),
-            Some(Err(error)) => {
-                report(format_args!("{COUNTS}: {error}"));
-                Wanted::Failed
-            }
-        };
-        Self { counts, script: path_in(SCRIPT).map(ScriptFile::new), module: OnceLock::new() }
+    fn from_settings() -> Self {
+        let mut impossible = false;
+        if let Some(error) = settings::error() {
+            impossible = true;
+            report(format_args!("{error}"));
+        }
+        let counts = settings::path(COUNTS).and_then(|path| {
+            let counts = Counts::open(&path);
+            counts
+                .inspect_err(|error| {
+                    impossible = true;
+                    report(format_args!("{COUNTS}: {error}"));
+                })
+                .ok()
+        });
+        let seed = seed().unwrap_or_else(|value| {
+            impossible = true;
+            report(format_args!("{SEED}: `{value}` is no whole number below 2^64"));
+            0
+        });
+        let script = settings::path(SCRIPT).map(|path| Scripted::new(ScriptFile::new(path, seed)));
+        Self { counts, script, impossible, module: OnceLock::new() }
     }
 
     /// Adds one to the count of this function.
     pub(crate) fn count(&self, function: Function) {
-        if let Wanted::Here(counts) = &self.counts {
+        if let Some(counts) = &self.counts {
             counts.add(function);
         }
     }
 
-    /// Does what the script says about this function before it is called.
-    pub(crate) fn obey_script(&self, function: Function) {
-        let Some(file) = &self.script else { return };
-        for action in file.current().actions(function) {
-            match action {
-                Action::Delay(time) => std::thread::sleep(*time),
-            }
-        }
+    /// The script, if the settings name one; it may have no rules now.
+    pub(crate) fn script(&self) -> Option<&Scripted> {
+        self.script.as_ref()
     }
 
-    /// Makes sure of everything that C_Initialize needs: the counts asked for, the real module.
+    /// Makes sure of everything that C_Initialize needs: what was asked for, the real module.
     pub(crate) fn load(&self) -> Result<(), Unusable> {
-        if matches!(self.counts, Wanted::Failed) {
+        if self.impossible {
             return Err(Unusable);
         }
         if self.module.get().is_none() {
@@ -101,6 +98,16 @@ pub(crate) fn report(message: std::fmt::Arguments<'_>) {
     let _ = writeln!(stderr(), "pkcs11-shim: {message}");
 }
 
-fn path_in(variable: &str) -> Option<PathBuf> {
-    env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
+/// The seed asked for, else one that nobody can foresee.
+///
+/// # Errors
+/// The value, where it is no number.
+fn seed() -> Result<u64, String> {
+    match setting(SEED) {
+        None => Ok(RandomState::new().build_hasher().finish()),
+        Some(value) => {
+            let value = value.to_string_lossy();
+            value.parse().map_err(|_| value.into_owned())
+        }
+    }
 }

@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
+
+use crate::gate::PATIENCE;
 
 /// First bytes of a file of counts.
 const MAGIC: &[u8] = b"pkcs11-shim counts 1\n";
@@ -29,6 +33,22 @@ pub fn library() -> PathBuf {
         .join("deps/libpkcs11_shim.so");
     assert!(library.exists(), "no `{}`; is this a test run by cargo?", library.display());
     library
+}
+
+/// A copy of the shim in this directory with settings of its own, whatever the environment says:
+/// lines like `PKCS11_SHIM_SCRIPT=/tmp/script`.
+///
+/// For clients that clear the environment of the process that loads the module, and for two shims in
+/// one process.
+///
+/// # Panics
+/// Where [`library`] does, or a file cannot be written.
+pub fn copy(directory: &Path, name: &str, settings: &str) -> PathBuf {
+    let copy = directory.join(name);
+    fs::copy(library(), &copy)
+        .and_then(|_| fs::write(directory.join(format!("{name}.conf")), settings))
+        .unwrap_or_else(|error| panic!("cannot make `{}`: {error}", copy.display()));
+    copy
 }
 
 /// Number of calls per C function, as the shim has written them in `PKCS11_SHIM_COUNTS`.
@@ -112,6 +132,24 @@ pub fn set_script(path: &Path, text: &str) {
         .unwrap_or_else(|error| panic!("cannot write the script `{}`: {error}", path.display()));
 }
 
+/// Waits until a function has been called so often, by all processes that use this file of counts.
+///
+/// For calls that do not return: the call is counted before it hangs.
+///
+/// # Panics
+/// Where that does not happen within [`PATIENCE`], and as [`Counts::read`] and [`Counts::of`] do.
+pub fn wait_for_calls(path: &Path, function: &str, calls: u64) {
+    let start = Instant::now();
+    loop {
+        let called = Counts::read(path).of(function);
+        if called >= calls {
+            return;
+        }
+        assert!(start.elapsed() < PATIENCE, "{called} calls of {function}, not {calls}");
+        thread::yield_now();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +186,21 @@ mod tests {
         let before = read(&file(&[("C_Encrypt", 7), ("C_Decrypt", 2)]));
         let after = read(&file(&[("C_Encrypt", 9), ("C_Decrypt", 2)]));
         assert_eq!(after.since(&before).called(), BTreeMap::from([("C_Encrypt", 2)]));
+    }
+
+    #[test]
+    fn calls_are_waited_for() {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let path = directory.path().join("counts");
+        fs::write(&path, file(&[("C_Encrypt", 1)])).expect("it can be written");
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| wait_for_calls(&path, "C_Encrypt", 2));
+            // In one step: half a file is no file of counts.
+            let draft = path.with_extension("draft");
+            fs::write(&draft, file(&[("C_Encrypt", 2)])).expect("it can be written");
+            fs::rename(&draft, &path).expect("it can be renamed");
+            waiting.join().expect("the call comes");
+        });
     }
 
     #[test]

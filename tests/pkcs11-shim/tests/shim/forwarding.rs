@@ -1,46 +1,27 @@
 //! Answers are the real module's, and where there is none the client is told why.
 
-use cryptoki::error::{Error, RvError};
+use cryptoki::error::RvError;
 use cryptoki::mechanism::Mechanism;
 use cryptoki::mechanism::aead::GcmParams;
-use cryptoki::object::{Attribute, ObjectHandle};
-use cryptoki::session::{Session, UserType};
+use cryptoki::object::Attribute;
+use cryptoki::session::UserType;
 use cryptoki::types::AuthPin;
 use libloading::Library;
 use support::shim::{self, Counts};
 use support::token;
 
-use crate::house::{Client, House, path_in, run};
-
-fn generate_key(session: &Session) -> ObjectHandle {
-    let template = [
-        Attribute::Token(true),
-        Attribute::Label(b"key".to_vec()),
-        Attribute::ValueLen(32.into()),
-        Attribute::Encrypt(true),
-        Attribute::Decrypt(true),
-    ];
-    session.generate_key(&Mechanism::AesKeyGen, &template).expect("a key can be made")
-}
+use crate::house::{Client, House, answer, generate_key, path_in, run};
 
 fn gcm(iv: &mut [u8]) -> Mechanism<'_> {
     let params = GcmParams::new(iv, b"additional data", 128.into()).expect("they fit");
     Mechanism::AesGcm(params)
 }
 
-fn answer<T>(result: cryptoki::error::Result<T>) -> RvError {
-    match result {
-        Err(Error::Pkcs11(answer, _function)) => answer,
-        Err(error) => panic!("another error: {error}"),
-        Ok(_) => panic!("it succeeded"),
-    }
-}
-
 #[test]
 fn a_client_logs_in_makes_a_key_and_encrypts_with_it() {
     if let Some(client) = Client::of_this_process() {
         let session = client.log_in();
-        let key = generate_key(&session);
+        let key = generate_key(&session, "key");
         let found = session.find_objects(&[Attribute::Label(b"key".to_vec())]);
         assert_eq!(found.expect("objects can be found"), [key]);
 

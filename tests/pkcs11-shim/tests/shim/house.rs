@@ -6,13 +6,17 @@
 //! test is the client.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::error::{Error, RvError};
+use cryptoki::mechanism::Mechanism;
+use cryptoki::object::{Attribute, ObjectHandle};
 use cryptoki::session::{Session, UserType};
+use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
-use support::shim;
+use support::shim::{self, Counts, set_script};
 use support::token::{PIN, SoftHsmToken};
 use tempfile::TempDir;
 
@@ -29,6 +33,11 @@ impl House {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let token = SoftHsmToken::create(directory.path(), "shim");
         Self { directory, token }
+    }
+
+    /// Where the files of the test are.
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
     /// A file for counts, not made yet.
@@ -52,8 +61,19 @@ impl House {
             .env("PKCS11_SHIM_MODULE", &self.token.module)
             .env_remove("PKCS11_SHIM_COUNTS")
             .env_remove("PKCS11_SHIM_SCRIPT")
+            .env_remove("PKCS11_SHIM_SEED")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        command
+    }
+
+    /// The same with counts, the script, and a seed.
+    pub(crate) fn scripted_client(&self, test: &str) -> Command {
+        let mut command = self.client(test);
+        command
+            .env("PKCS11_SHIM_COUNTS", self.counts())
+            .env("PKCS11_SHIM_SCRIPT", self.script())
+            .env("PKCS11_SHIM_SEED", "1");
         command
     }
 }
@@ -79,6 +99,37 @@ pub(crate) fn run(command: &mut Command) -> String {
     finish(start(command))
 }
 
+/// Runs `body` as a client of the shim whose script is this text at first, with counts, and a seed
+/// that is always the same. `test` is the full name of the test; the shim must write nothing on
+/// stderr.
+pub(crate) fn with_script(test: &str, script: &str, body: impl FnOnce(&Client)) {
+    if let Some(client) = Client::of_this_process() {
+        return body(&client);
+    }
+    let house = House::build();
+    set_script(&house.script(), script);
+    assert_eq!(run(&mut house.scripted_client(test)), "");
+}
+
+/// Puts another script in force, in the client.
+pub(crate) fn change_script(text: &str) {
+    set_script(&path_in("PKCS11_SHIM_SCRIPT"), text);
+}
+
+/// The counts up to now, in the client.
+pub(crate) fn counts() -> Counts {
+    Counts::read(&path_in("PKCS11_SHIM_COUNTS"))
+}
+
+/// The code that a call was answered with.
+pub(crate) fn answer<T>(result: cryptoki::error::Result<T>) -> RvError {
+    match result {
+        Err(Error::Pkcs11(answer, _function)) => answer,
+        Err(error) => panic!("another error: {error}"),
+        Ok(_) => panic!("it succeeded"),
+    }
+}
+
 /// The client, in the child.
 pub(crate) struct Client {
     pub(crate) pkcs11: Pkcs11,
@@ -92,23 +143,33 @@ impl Client {
         Some(Self { pkcs11 })
     }
 
+    /// C_Finalize, and then the client as if it had just started.
+    pub(crate) fn again(&self) -> Self {
+        self.pkcs11.clone().finalize().expect("it is initialised");
+        Self::of_this_process().expect("this is the child")
+    }
+
     /// C_Initialize.
     pub(crate) fn initialize(&self) -> cryptoki::error::Result<()> {
         self.pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK))
     }
 
-    /// A session on the token of this test.
-    pub(crate) fn open_session(&self) -> Session {
+    /// The slot with the token of this test.
+    pub(crate) fn slot(&self) -> Slot {
         let label = env::var(LABEL).expect("it is there in children");
         let slots = self.pkcs11.get_slots_with_initialized_token().expect("there are slots");
-        let slot = slots
+        slots
             .into_iter()
             .find(|slot| {
                 let token = self.pkcs11.get_token_info(*slot).expect("the slot has a token");
                 token.label() == label
             })
-            .expect("one of them has our token");
-        self.pkcs11.open_rw_session(slot).expect("a session can be opened")
+            .expect("one of them has our token")
+    }
+
+    /// A session on the token of this test.
+    pub(crate) fn open_session(&self) -> Session {
+        self.pkcs11.open_rw_session(self.slot()).expect("a session can be opened")
     }
 
     /// C_Initialize, a session, and the user logged in to it.
@@ -118,6 +179,18 @@ impl Client {
         session.login(UserType::User, Some(&AuthPin::from(PIN))).expect("the PIN is right");
         session
     }
+}
+
+/// An AES-256 key that encrypts and decrypts.
+pub(crate) fn generate_key(session: &Session, label: &str) -> ObjectHandle {
+    let template = [
+        Attribute::Token(true),
+        Attribute::Label(label.as_bytes().to_vec()),
+        Attribute::ValueLen(32.into()),
+        Attribute::Encrypt(true),
+        Attribute::Decrypt(true),
+    ];
+    session.generate_key(&Mechanism::AesKeyGen, &template).expect("a key can be made")
 }
 
 /// A file that the environment of the child names.

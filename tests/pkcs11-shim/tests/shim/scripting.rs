@@ -7,9 +7,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use cryptoki::session::Session;
-use support::shim::{Counts, set_script};
+use support::shim::{set_script, wait_for_calls};
 
-use crate::house::{Client, House, path_in, run};
+use crate::house::{Client, House, path_in, run, with_script};
 
 fn time_of_call(session: &Session) -> Duration {
     let start = Instant::now();
@@ -32,6 +32,18 @@ fn a_call_takes_at_least_its_delay() {
     );
     let mut client = house.client("scripting::a_call_takes_at_least_its_delay");
     assert_eq!(run(client.env("PKCS11_SHIM_SCRIPT", house.script())), "");
+}
+
+#[test]
+fn a_delay_by_chance_is_within_its_range() {
+    let script = "C_GenerateRandom delay 5ms..10ms\nC_SeedRandom delay 0s..3600s nth 2";
+    with_script("scripting::a_delay_by_chance_is_within_its_range", script, |client| {
+        let session = client.log_in();
+        for _ in 0..10 {
+            assert!(time_of_call(&session) >= Duration::from_millis(5));
+        }
+        session.seed_random(b"seed").expect("only the second is delayed");
+    });
 }
 
 #[test]
@@ -90,10 +102,7 @@ fn a_delayed_call_holds_up_no_other() {
         let (delayed, other) = (client.open_session(), client.open_session());
         // Detached, and asleep in the shim when the process ends.
         thread::spawn(move || delayed.seed_random(b"seed"));
-        let counts = path_in("PKCS11_SHIM_COUNTS");
-        while Counts::read(&counts).of("C_SeedRandom") == 0 {
-            thread::yield_now();
-        }
+        wait_for_calls(&path_in("PKCS11_SHIM_COUNTS"), "C_SeedRandom", 1);
         set_script(&path_in("PKCS11_SHIM_SCRIPT"), "C_GenerateRandom delay 10ms");
         assert!(time_of_call(&other) >= Duration::from_millis(10));
         return;
