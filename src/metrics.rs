@@ -347,6 +347,8 @@ pub struct TokenMetrics {
 pub enum JobRefused {
     /// The queue was full.
     QueueFull,
+    /// It would not have been done in time.
+    Overloaded,
     /// Its deadline had passed before a session was free.
     Expired,
     /// The token was down.
@@ -373,6 +375,7 @@ impl TokenMetrics {
     pub fn refused(&self, why: JobRefused) {
         let reason = match why {
             JobRefused::QueueFull => "queue_full",
+            JobRefused::Overloaded => "overloaded",
             JobRefused::Expired => "expired",
             JobRefused::Down => "down",
         };

@@ -161,7 +161,8 @@ async fn encrypt_once(
         call.token.encrypt(key.handle(), framed.clone(), plaintext.clone(), call.deadline).await;
     // An answer that is late or lost may have been an encryption all the same: better one too many
     // against the key's bound than one too few.
-    if !matches!(sealed, Err(TokenError::QueueFull | TokenError::Down)) {
+    let refused = [TokenError::QueueFull, TokenError::Overloaded, TokenError::Down];
+    if !sealed.as_ref().is_err_and(|error| refused.contains(error)) {
         call.trace.encryptions += 1;
     }
     let Sealed { iv, ciphertext, tag } = call.time(sealed?);

@@ -10,6 +10,7 @@ pub mod codes;
 pub mod fault;
 pub mod iv;
 pub mod key;
+mod load;
 pub mod pkcs11;
 mod shared;
 pub mod state;

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::canary::Canaries;
 use super::fault::{Fault, FaultKind};
 use super::iv::Witness;
+use super::load::Load;
 use super::token::TokenState;
 use crate::catalogue::Catalogue;
 use crate::metrics::TokenMetrics;
@@ -62,6 +63,7 @@ pub(super) struct Shared {
     pub(super) proved: Mutex<Option<Instant>>,
     pub(super) canaries: Canaries,
     pub(super) witness: Arc<Witness>,
+    pub(super) load: Load,
     life: Mutex<Life>,
     life_changed: Condvar,
 }
@@ -96,6 +98,7 @@ impl Shared {
             proved: Mutex::new(None),
             canaries: Canaries::default(),
             witness: Arc::default(),
+            load: Load::default(),
             life: Mutex::default(),
             life_changed: Condvar::new(),
         }

@@ -69,6 +69,9 @@ pub enum TokenError {
     /// As many jobs wait as may wait.
     #[error("the queue of the token is full")]
     QueueFull,
+    /// More jobs wait than the token does before this one's deadline.
+    #[error("the token has more to do than it can do in time")]
+    Overloaded,
     /// The deadline passed: in the queue, in the HSM, or while waiting for the catalogue.
     #[error("the token did not answer in time")]
     Late,
@@ -272,6 +275,11 @@ impl Token {
         if !self.state().serves() {
             self.metrics.refused(JobRefused::Down);
             return Err(TokenError::Down);
+        }
+        // Refused now rather than answered too late.
+        if self.shared.load.is_too_much(self.jobs.len(), deadline.remaining()) {
+            self.metrics.refused(JobRefused::Overloaded);
+            return Err(TokenError::Overloaded);
         }
         let (reply, answer) = oneshot::channel();
         let job = Job { deadline, queued_at: Instant::now(), work: work(reply) };

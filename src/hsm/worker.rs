@@ -67,6 +67,8 @@ impl Worker {
                 Ok(session) => {
                     pause = BACKOFF.0;
                     self.shared.metrics().sessions().inc();
+                    let shared = self.shared.clone();
+                    let _taking = shared.load.taking();
                     // A panic is a defect; it costs one job and one session, not the worker.
                     let left = catch_unwind(AssertUnwindSafe(|| self.serve(session, connection)));
                     self.shared.metrics().sessions().dec();
@@ -134,9 +136,10 @@ impl Worker {
         if job.work.is_abandoned() {
             return Ok(());
         }
+        let start = Instant::now();
         // Each closure takes its input with it: whoever gets the answer shares the input with
         // nobody any more.
-        match job.work {
+        let done = match job.work {
             Work::Encrypt { key, aad, plaintext, reply } => answer(reply, queued, move || {
                 let iv = ivs.take(session, Moment::now())?;
                 session.encrypt(key, &iv, &aad, plaintext.expose())
@@ -151,7 +154,9 @@ impl Worker {
                 );
                 opened.map_err(|fault| self.settle(fault, session))
             }),
-        }
+        };
+        self.shared.load.done(start.elapsed());
+        done
     }
 
     /// Settles what an ambiguous failure of a decryption means by decrypting a known canary.

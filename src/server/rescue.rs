@@ -249,7 +249,7 @@ fn token(error: TokenError) -> Translation {
     let busy = "the HSM has more to do than it can do in time: ask for fewer requests a second, \
                 or give the external key store proxy more HSM capacity";
     let (name, message, severity) = match error {
-        TokenError::QueueFull => (Throttling, busy, Degraded),
+        TokenError::QueueFull | TokenError::Overloaded => (Throttling, busy, Degraded),
         TokenError::Late => (
             DependencyTimeout,
             "the HSM did not answer within the time that AWS KMS waits",
@@ -314,6 +314,7 @@ mod tests {
             OperationError::BadCiphertext,
             OperationError::CheckFailed,
             OperationError::Token(TokenError::QueueFull),
+            OperationError::Token(TokenError::Overloaded),
             OperationError::Token(TokenError::Late),
             OperationError::Token(TokenError::Down),
         ];
