@@ -161,7 +161,7 @@ async fn encrypt_once(
         call.token.encrypt(key.handle(), framed.clone(), plaintext.clone(), call.deadline).await?;
     let Sealed { iv, ciphertext, tag } = call.time(sealed);
     call.trace.encryptions += 1;
-    let (iv, tag) = (Iv::Twelve(iv), Tag::new(tag));
+    let tag = Tag::new(tag);
     // P-43: the CDIV first, from the HSM's output; then that output is decrypted again.
     let cdiv = (cdiv == Cdiv::Asked).then(|| {
         let ciphertext = &*ciphertext;

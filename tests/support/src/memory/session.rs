@@ -6,6 +6,7 @@ use xksd::hsm::codes;
 use xksd::hsm::fault::Fault;
 use xksd::hsm::key::{KeyAttributes, Usage};
 use xksd::secret::Plaintext;
+use xksd::wire::gcm::Iv;
 
 use super::{Act, MemoryBackend, MemoryKey, fill};
 
@@ -101,7 +102,7 @@ impl Session for MemorySession {
             (Some(Act::FlipTagBit), _) => tag[TAG_LEN - 1] ^= 1,
             _ => {}
         }
-        Ok(Sealed { iv: *iv, ciphertext, tag })
+        Ok(Sealed { iv: Iv::Twelve(*iv), ciphertext, tag })
     }
 
     fn decrypt(
