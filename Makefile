@@ -11,6 +11,8 @@ TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 export NOT_RUN_FILE := $(TARGET_DIR)/not-run.txt
 # A Python with botocore, for the tests that want a signer which is not ours.
 export TEST_PYTHON := $(TARGET_DIR)/python/bin/python
+# The software token kryoptic, for the tests that want real modules.
+export KRYOPTIC_MODULE := $(TARGET_DIR)/kryoptic/debug/libkryoptic_module.so
 
 # make run LISTEN=127.0.0.1:9000 OPS_LISTEN=... PREFIX=... REGION=... KEYS=a,b
 # On the command line only: a PREFIX or REGION of the environment is about something else.
@@ -26,6 +28,7 @@ test-setup:
 	@softhsm-setup/install-packages.sh --for test
 	cargo fetch --locked
 	cargo fetch --locked --manifest-path tests/fuzz/Cargo.toml
+	tests/kryoptic/build.sh '$(TARGET_DIR)/kryoptic'
 	if [[ ! -x $(TEST_PYTHON) ]]; then python3 -m venv '$(TARGET_DIR)/python'; fi
 	'$(TEST_PYTHON)' -m pip install --quiet --disable-pip-version-check --require-hashes \
 		-r tests/python-requirements.txt
@@ -44,7 +47,7 @@ lint:
 	@cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	if command -v shellcheck >/dev/null; then
-		shellcheck -x softhsm-setup/*.sh .ci/run
+		shellcheck -x softhsm-setup/*.sh tests/kryoptic/build.sh .ci/run
 	else
 		echo 'NOT RUN: shellcheck (package shellcheck)'
 	fi

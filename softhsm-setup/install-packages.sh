@@ -12,7 +12,9 @@ usage: install-packages.sh --for run|test|lint
 
 Installs the Debian packages that are missing for
   run   make run, setup.sh:  softhsm2, openssl, curl
-  test  make test:           those, python3, python3-venv, g++, opensc
+  test  make test:           those, python3, python3-venv, g++, opensc; and for real modules
+                             libnss3, libnss3-tools, libclang-dev, libssl-dev, libsqlite3-dev,
+                             pkg-config
   lint  make lint:           shellcheck
 by apt-get, as root or through sudo. With nothing missing it does nothing and needs nothing.
 END
@@ -22,6 +24,9 @@ END
 has() { command -v "$1" >/dev/null; }
 has_softhsm2() { has softhsm2-util && softhsm_module >/dev/null; }
 has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
+has_softokn() { compgen -G '/usr/lib*/libsoftokn3.so' || compgen -G '/usr/lib/*/libsoftokn3.so'; } >/dev/null
+has_libclang() { compgen -G '/usr/lib/llvm-*/lib/libclang.so*' || compgen -G '/usr/lib*/libclang.so*'; } >/dev/null
+has_header() { compgen -G "/usr/include/$1" || compgen -G "/usr/include/*/$1"; } >/dev/null
 # shellcheck source=softhsm-setup/module.sh
 source "$here/module.sh"
 
@@ -44,6 +49,13 @@ want_for_test() {
     want python3-venv has_venv
     want g++ has g++
     want opensc has pkcs11-tool
+    # NSS softokn, and what tests/kryoptic is built with.
+    want libnss3 has_softokn
+    want libnss3-tools has certutil
+    want libclang-dev has_libclang
+    want libssl-dev has_header openssl/ssl.h
+    want libsqlite3-dev has_header sqlite3.h
+    want pkg-config has pkg-config
 }
 
 case "$#:${1-}:${2-}" in

@@ -274,13 +274,15 @@ fn start_tokens(
 ) -> HashMap<TokenName, Arc<Token>> {
     let mut libraries: HashMap<PathBuf, Arc<Library>> = HashMap::new();
     let start = |(name, token): (TokenName, crate::config::Token)| {
-        let crate::config::Token { module, selector, pin, settings } = token;
+        let crate::config::Token { module, selector, pin, profile, initialization, settings } =
+            token;
         let library = libraries
             .entry(module.clone())
-            .or_insert_with(|| Arc::new(Library::new(module)))
+            .or_insert_with(|| Arc::new(Library::new(module).with_initialization(initialization)))
             .clone();
         let metrics = metrics.token(&name);
-        let backend = Arc::new(Pkcs11Backend::new(library, selector, pin, metrics.clone()));
+        let backend = Pkcs11Backend::new(library, selector, pin, metrics.clone());
+        let backend = Arc::new(backend.with_profile(profile));
         let token = Token::start(name.clone(), settings, backend, metrics);
         (name, Arc::new(token))
     };

@@ -35,6 +35,18 @@ pub struct Settings {
     pub keys: Vec<KeyRule>,
     /// Where its keys live.
     pub token: TokenName,
+    /// Which encryptions are decrypted again before they are answered.
+    pub verify_writes: VerifyWrites,
+}
+
+/// Which encryptions are decrypted again, and compared, before they are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum VerifyWrites {
+    /// All of them, but for those under keys that lack `CKA_DECRYPT`.
+    Always,
+    /// Those that ask for a data integrity value (P-43).
+    #[default]
+    WhenAsked,
 }
 
 /// One or several external key ids.
@@ -168,7 +180,7 @@ impl Keystore {
     ) -> Result<Permit<'a>, Refused> {
         self.open(caller)?;
         if self.settings.keys.iter().any(|rule| rule.allows(id)) {
-            Ok(Permit { id })
+            Ok(Permit { id, verify_writes: self.settings.verify_writes })
         } else {
             Err(Refused::KeyNotAllowed)
         }
@@ -180,21 +192,34 @@ impl Keystore {
 /// It cannot be made elsewhere:
 /// ```compile_fail,E0451
 /// let id = "any".parse().unwrap();
-/// let permit = xksd::keystore::Permit { id: &id };
+/// let verify_writes = xksd::keystore::VerifyWrites::Always;
+/// let permit = xksd::keystore::Permit { id: &id, verify_writes };
 /// ```
 #[derive(Debug, Clone, Copy)]
 #[must_use]
 pub struct Permit<'a> {
     id: &'a ExternalKeyId,
+    verify_writes: VerifyWrites,
 }
 
-/// Whether a decryption will follow the encryption, which the key must then permit.
+/// Whether a decryption follows the encryption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteCheck {
     /// Encrypt only.
     Skip,
-    /// Decrypt the output again before it is sent (P-43).
+    /// The key store wants it, but the key does not permit it: encrypt only, and count that.
+    Impossible,
+    /// Decrypt the output again before it is sent.
     Decrypt,
+}
+
+/// Whether the caller asked for a data integrity value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cdiv {
+    /// No: whether its encryption is checked is the key store's decision.
+    NotAsked,
+    /// Yes: it promises that decryption works, and is proved by one (P-43).
+    Asked,
 }
 
 impl Permit<'_> {
@@ -203,19 +228,28 @@ impl Permit<'_> {
         self.id
     }
 
-    /// The newest version of the key, to encrypt with.
-    pub fn to_encrypt(&self, key: &Key, check: WriteCheck) -> Result<AuthorizedKey, Refused> {
+    /// The newest version of the key, to encrypt with, and whether what it gives is to be checked.
+    pub fn to_encrypt(
+        &self,
+        key: &Key,
+        cdiv: Cdiv,
+    ) -> Result<(AuthorizedKey, WriteCheck), Refused> {
         self.expect_same(key);
         let version = key.newest();
         usable(key)?;
         if !version.usage.encrypt {
             return Err(Refused::NoEncrypt);
         }
-        // P-46: before any call to the HSM.
-        if check == WriteCheck::Decrypt && !version.usage.decrypt {
-            return Err(Refused::NoDecryptForCdiv);
-        }
-        Ok(AuthorizedKey::new(version))
+        let check = match (cdiv, self.verify_writes) {
+            // P-46: before any call to the HSM.
+            (Cdiv::Asked, _) if !version.usage.decrypt => return Err(Refused::NoDecryptForCdiv),
+            (Cdiv::NotAsked, VerifyWrites::WhenAsked) => WriteCheck::Skip,
+            (Cdiv::NotAsked, VerifyWrites::Always) if !version.usage.decrypt => {
+                WriteCheck::Impossible
+            }
+            (Cdiv::Asked, _) | (Cdiv::NotAsked, VerifyWrites::Always) => WriteCheck::Decrypt,
+        };
+        Ok((AuthorizedKey::new(version), check))
     }
 
     /// The version of the key that made a ciphertext, to decrypt it.
@@ -372,6 +406,7 @@ mod tests {
             credentials: Credentials::new([(access_key_id.parse().unwrap(), secret)]).unwrap(),
             keys: vec![],
             token: "t".parse().unwrap(),
+            verify_writes: VerifyWrites::default(),
         })
     }
 

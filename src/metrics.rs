@@ -39,6 +39,7 @@ pub struct Metrics {
     certificate_expiry: Gauge,
     key_encryptions: IntCounterVec,
     write_checks_failed: IntCounterVec,
+    write_checks_skipped: IntCounterVec,
     hsm_calls: HistogramVec,
     hsm_call_failures: IntCounterVec,
     hsm_queue: HistogramVec,
@@ -163,6 +164,12 @@ impl Metrics {
                 r,
                 "xksd_write_checks_failed_total",
                 "Ciphertexts thrown away because the HSM did not decrypt them to the plaintext.",
+                &["token"],
+            ),
+            write_checks_skipped: counters(
+                r,
+                "xksd_write_checks_skipped_total",
+                "Encryptions sent unchecked under `verify_writes = \"always\"`: the key lacks CKA_DECRYPT.",
                 &["token"],
             ),
             hsm_calls: histograms(
@@ -317,6 +324,7 @@ impl Metrics {
             queue: self.hsm_queue.with_label_values(&[token]),
             refused: self.hsm_jobs_refused.clone(),
             write_checks_failed: self.write_checks_failed.with_label_values(&[token]),
+            write_checks_skipped: self.write_checks_skipped.with_label_values(&[token]),
             sessions: self.hsm_sessions.with_label_values(&[token]),
             up: self.hsm_up.with_label_values(&[token]),
             probe: self.hsm_probe_duration.with_label_values(&[token]),
@@ -335,6 +343,7 @@ pub struct TokenMetrics {
     queue: Histogram,
     refused: IntCounterVec,
     write_checks_failed: IntCounter,
+    write_checks_skipped: IntCounter,
     sessions: IntGauge,
     up: IntGauge,
     probe: Gauge,
@@ -382,9 +391,14 @@ impl TokenMetrics {
         self.refused.with_label_values(&[&self.token, reason]).inc();
     }
 
-    /// A ciphertext was thrown away by the check of P-43.
+    /// A ciphertext was thrown away since it did not decrypt to the plaintext (P-43).
     pub fn write_check_failed(&self) {
         self.write_checks_failed.inc();
+    }
+
+    /// A ciphertext was to be checked, and its key does not permit it.
+    pub fn write_check_skipped(&self) {
+        self.write_checks_skipped.inc();
     }
 
     /// The gauge of open sessions.

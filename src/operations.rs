@@ -13,7 +13,7 @@ use crate::hsm::backend::Sealed;
 use crate::hsm::fault::FaultKind;
 use crate::hsm::key::{Key, KeyFault, KeyKind, Usage};
 use crate::hsm::token::{Opening, Timed, Token, TokenError, TokenState};
-use crate::keystore::{AuthorizedKey, Permit, Refused, WriteCheck};
+use crate::keystore::{AuthorizedKey, Cdiv, Permit, Refused, WriteCheck};
 use crate::names::KeyVersion;
 use crate::secret::Plaintext;
 use crate::wire::aad::{FrameError, frame};
@@ -125,16 +125,16 @@ pub async fn encrypt(
 ) -> Result<EncryptResponse, OperationError> {
     let EncryptRequest { plaintext, aad, integrity, .. } = request;
     let (plaintext, aad) = (Arc::new(plaintext), aad.unwrap_or_default());
-    let check = match integrity {
-        IntegrityValue::NotAsked => WriteCheck::Skip,
-        IntegrityValue::Sha256 => WriteCheck::Decrypt,
+    let cdiv = match integrity {
+        IntegrityValue::NotAsked => Cdiv::NotAsked,
+        IntegrityValue::Sha256 => Cdiv::Asked,
     };
     let mut known_since = call.arrived;
     let mut attempt = 1;
     loop {
         let key = call.key(permit, known_since).await?;
-        let key = permit.to_encrypt(&key, check)?;
-        match encrypt_once(call, &key, &plaintext, &aad, check).await {
+        let (key, check) = permit.to_encrypt(&key, cdiv)?;
+        match encrypt_once(call, &key, &plaintext, &aad, (cdiv, check)).await {
             Err(error) if attempt < ATTEMPTS && may_retry(error) => {
                 attempt += 1;
                 known_since = after(error, known_since);
@@ -150,7 +150,7 @@ async fn encrypt_once(
     key: &AuthorizedKey,
     plaintext: &Arc<Plaintext>,
     aad: &[u8],
-    check: WriteCheck,
+    (cdiv, check): (Cdiv, WriteCheck),
 ) -> Result<EncryptResponse, OperationError> {
     call.trace.version = Some(key.version());
     let metadata = CiphertextMetadata { version: key.version(), object_id: key.object_id() };
@@ -166,27 +166,26 @@ async fn encrypt_once(
         call.trace.encryptions += 1;
     }
     let Sealed { iv, ciphertext, tag } = call.time(sealed?);
-    let (iv, tag) = (Iv::Twelve(iv), Tag::new(tag));
-    let (ciphertext, cdiv) = match check {
-        WriteCheck::Skip => (ciphertext, None),
-        WriteCheck::Decrypt => {
-            // P-43: the CDIV first, from the HSM's output; then that output is decrypted again.
-            let input = CdivInput {
-                aad,
-                ciphertext_metadata: &encoded,
-                iv: &iv,
-                ciphertext: &ciphertext,
-                tag: &tag,
-            };
-            let cdiv = input.digest();
-            let ciphertext = prove(call, key, framed, plaintext, ciphertext, &iv, &tag).await?;
-            (ciphertext, Some(cdiv))
+    let tag = Tag::new(tag);
+    // P-43: the CDIV first, from the HSM's output; then that output is decrypted again.
+    let cdiv = (cdiv == Cdiv::Asked).then(|| {
+        let ciphertext = &*ciphertext;
+        let input =
+            CdivInput { aad, ciphertext_metadata: &encoded, iv: &iv, ciphertext, tag: &tag };
+        input.digest()
+    });
+    let ciphertext = match check {
+        WriteCheck::Skip => ciphertext,
+        WriteCheck::Impossible => {
+            call.token.metrics().write_check_skipped();
+            ciphertext
         }
+        WriteCheck::Decrypt => prove(call, key, framed, plaintext, ciphertext, &iv, &tag).await?,
     };
     Ok(EncryptResponse { ciphertext, iv, tag, ciphertext_metadata: metadata, cdiv })
 }
 
-/// Decrypts what is about to be sent, and compares it with what was asked for (P-43).
+/// Decrypts what is about to be sent, and compares it with what was to be encrypted (P-43).
 async fn prove(
     call: &mut Call<'_>,
     key: &AuthorizedKey,

@@ -9,7 +9,15 @@ use std::path::Path;
 const LAYERS: [&[&str]; 6] = [
     &["names", "secret", "clock"],
     &["wire", "sigv4"],
-    &["keystore", "hsm::backend", "hsm::fault", "hsm::key", "hsm::state", "hsm::codes"],
+    &[
+        "keystore",
+        "hsm::backend",
+        "hsm::fault",
+        "hsm::key",
+        "hsm::state",
+        "hsm::codes",
+        "hsm::profile",
+    ],
     &["operations", "client", "hsm", "catalogue", "tls", "metrics"],
     &["server"],
     &["main", "daemon", "cli", "config", "doctor", "telemetry"],

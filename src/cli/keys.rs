@@ -103,8 +103,13 @@ impl Keys {
 impl Create {
     fn run(&self, config: &Config) -> Result<(), Failure> {
         let (name, token) = one_token(config, self.token.as_ref())?;
-        let created = Admin::login(&token.module, &token.selector, &token.pin)
-            .and_then(|admin| admin.create(&self.id, self.usage.0));
+        let created = Admin::login(
+            &token.module,
+            &token.selector,
+            &token.pin,
+            token.initialization.as_deref(),
+        )
+        .and_then(|admin| admin.create(&self.id, self.usage.0));
         let state = created.map_err(|error| admin_failure(&error, name))?;
         let KeyUsage(NewKeyUsage { encrypt, decrypt }) = self.usage;
         let usage = Usage { encrypt, decrypt, ..Usage::default() };
@@ -174,10 +179,12 @@ fn one_token<'a>(
 
 /// What the daemon would see, in a session of our own.
 fn read(metrics: &Metrics, name: &TokenName, token: &Token) -> Result<Catalogue, Fault> {
-    let library = Arc::new(Library::new(&token.module));
+    let library = Library::new(&token.module).with_initialization(token.initialization.clone());
+    let library = Arc::new(library);
     let (selector, pin) = (token.selector.clone(), token.pin.expose().clone());
     let pin = crate::secret::Secret::new(pin);
     let backend = Pkcs11Backend::new(library, selector, pin, metrics.token(name));
+    let backend = backend.with_profile(token.profile);
     let mut session = backend.connect()?;
     Reader::default().read(&mut *session)
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::parse::flag;
+use super::parse::{alternatives, flag};
 use super::reader::{Section, Shape, parsed};
 use super::report::Wrong;
 use super::secrets::secret;
-use crate::keystore::{KeyRule, Settings};
+use crate::keystore::{KeyRule, Settings, VerifyWrites};
 use crate::names::{AccessKeyId, KeystoreName, PathPrefix, Region, TokenName};
 use crate::sigv4::{Credentials, SecretAccessKey};
 
@@ -63,6 +63,7 @@ fn keystore(
     });
     let keys = section.required_list("keys", parsed::<KeyRule>);
     let enabled = section.or("enabled", "true", Shape::Flag, flag);
+    let verify_writes = section.or("verify_writes", "when_asked", Shape::Text, verify_writes);
     let credentials = credentials(name_text, section, seen);
     Some(Settings {
         name: name?,
@@ -72,7 +73,17 @@ fn keystore(
         credentials: credentials?,
         keys: keys?,
         token: token?,
+        verify_writes: verify_writes?,
     })
+}
+
+fn verify_writes(text: &str) -> Result<VerifyWrites, Wrong> {
+    const NAMES: [&str; 2] = ["always", "when_asked"];
+    match text {
+        "always" => Ok(VerifyWrites::Always),
+        "when_asked" => Ok(VerifyWrites::WhenAsked),
+        _ => Err(format!("must be {}", alternatives(&NAMES)).into()),
+    }
 }
 
 /// At least one credential; an access key id names one secret over the whole proxy.

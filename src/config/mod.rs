@@ -19,6 +19,7 @@ mod tokens;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ use reader::{Section, Shape};
 use report::{Report, Wrong};
 
 use crate::hsm::pkcs11::TokenSelector;
+use crate::hsm::profile::Profile;
 use crate::hsm::token;
 use crate::keystore;
 use crate::names::TokenName;
@@ -107,6 +109,10 @@ pub struct Token {
     pub selector: TokenSelector,
     /// The user PIN.
     pub pin: Secret<String>,
+    /// What kind of module it is; `None`: that is recognised.
+    pub profile: Option<&'static Profile>,
+    /// What the module's C_Initialize is given in its reserved argument.
+    pub initialization: Option<CString>,
     /// Sessions, queue, intervals.
     pub settings: token::Settings,
 }

@@ -1,13 +1,15 @@
 //! The sections `tokens.NAME`.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 
 use super::Token;
-use super::parse::{duration_within, filled, number_within};
+use super::parse::{alternatives, duration_within, filled, number_within};
 use super::reader::{Section, Shape};
 use super::report::Wrong;
 use super::secrets::secret;
 use crate::hsm::pkcs11::TokenSelector;
+use crate::hsm::profile::{self, Initialization, Profile};
 use crate::hsm::token;
 use crate::names::TokenName;
 
@@ -29,6 +31,7 @@ pub(super) fn tokens(root: &mut Section<'_>) -> Tokens {
     let mut all = Tokens { tokens: BTreeMap::new(), names, environment: BTreeMap::new() };
     // Which token a variable came from.
     let mut owners: BTreeMap<String, String> = BTreeMap::new();
+    let mut initializations = BTreeMap::new();
     for (name, mut section) in sections {
         let token_name = name.parse::<TokenName>();
         if let Err(error) = &token_name {
@@ -51,6 +54,13 @@ pub(super) fn tokens(root: &mut Section<'_>) -> Tokens {
             }
         }
         if let (Some(token), Ok(name)) = (token(&mut section), token_name) {
+            // A module is initialised once.
+            let (module, text) = (token.module.clone(), token.initialization.clone());
+            let first = initializations.entry(module).or_insert_with(|| text.clone());
+            if *first != text {
+                let problem = "differs from that of another token of the same module";
+                section.fault("initialization", None, Wrong::from(problem));
+            }
             all.tokens.insert(name, token);
         }
     }
@@ -85,7 +95,17 @@ fn token(section: &mut Section<'_>) -> Option<Token> {
         _ => None,
     };
     let pin = secret(section, "pin");
-    let sessions = section.or("sessions", "8", Shape::Number, number_within(1..=1024));
+    let profile = section.optional("profile", Shape::Text, profile);
+    // What a mistyped profile wants is not known.
+    let (sessions_default, sessions_max) = match profile {
+        Some(Some(profile)) => (profile.sessions, profile.sessions_max),
+        _ => (profile::GENERIC.sessions, profile::GENERIC.sessions_max),
+    };
+    let sessions = section.optional("sessions", Shape::Number, number_within(1..=sessions_max));
+    let initialization = section.optional("initialization", Shape::Text, |text| {
+        CString::new(text).map_err(|_| "cannot hold a NUL".into())
+    });
+    check_initialization(section, profile.flatten(), initialization.as_ref());
     let queue = section.or("queue", "128", Shape::Number, number_within(1..=100_000));
     let interval = duration_within("100ms", "10m");
     let catalogue_interval = section.or("catalogue_interval", "5s", Shape::Text, interval);
@@ -97,13 +117,40 @@ fn token(section: &mut Section<'_>) -> Option<Token> {
         module: module?,
         selector: selector?,
         pin: pin?,
+        profile: profile?,
+        initialization: initialization?,
         settings: token::Settings {
-            sessions: sessions?,
+            sessions: sessions?.unwrap_or(sessions_default),
             queue: queue?,
             catalogue_interval: catalogue_interval?,
             probe_interval: probe_interval?,
         },
     })
+}
+
+fn profile(text: &str) -> Result<&'static Profile, Wrong> {
+    let names = profile::ALL.map(|profile| profile.name);
+    Profile::named(text).ok_or_else(|| format!("must be {}", alternatives(&names)).into())
+}
+
+/// Some modules can't do without a text for C_Initialize, and no others may be given one.
+fn check_initialization(
+    section: &Section<'_>,
+    profile: Option<&Profile>,
+    text: Option<&Option<CString>>,
+) {
+    let (Some(profile), Some(text)) = (profile, text) else { return };
+    match (profile.initialization, text) {
+        (Initialization::Text, None) => {
+            let wrong = Wrong::from(format!("is missing: modules of profile {profile} need it"));
+            section.missing("initialization", wrong.hint("docs/hsm.md has an example"));
+        }
+        (Initialization::Nothing, Some(_)) => {
+            let problem = format!("is nothing that modules of profile {profile} take");
+            section.fault("initialization", None, Wrong::from(problem));
+        }
+        (Initialization::Text, Some(_)) | (Initialization::Nothing, None) => {}
+    }
 }
 
 /// The variables that the module reads.

@@ -28,7 +28,7 @@ impl Patient {
     pub(super) fn examine(&self, findings: &mut Findings<'_>) {
         let metrics = Metrics::new().token(&self.name);
         let path = &self.token.module;
-        let module = match Module::load(path, metrics.clone()) {
+        let module = match Module::load(path, self.token.initialization.clone(), metrics.clone()) {
             Ok(module) => module,
             Err(error) => {
                 let advice = "module must be the PKCS#11 library (.so) of the HSM's vendor, and \
@@ -57,6 +57,7 @@ impl Patient {
         let pin = Secret::new(self.token.pin.expose().clone());
         let selector = self.token.selector.clone();
         let backend = Pkcs11Backend::new(module.library().clone(), selector, pin, metrics);
+        let backend = backend.with_profile(self.token.profile);
         match backend.connect() {
             Ok(mut session) => {
                 findings.ok("token.login", "the PIN is accepted");

@@ -8,6 +8,7 @@ use std::fmt;
 use super::fault::Fault;
 use super::key::KeyAttributes;
 use crate::secret::Plaintext;
+use crate::wire::gcm::Iv;
 
 /// Length of the initialization vectors that xksd makes: 96 bits, the only length for which
 /// AES-GCM with random IVs is bounded at 2^32 encryptions per key (NIST SP 800-38D, 8.3).
@@ -29,8 +30,8 @@ pub struct ObjectHandle {
 /// What an encryption gave: never sent before its parts' lengths were checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed {
-    /// The initialization vector that was used.
-    pub iv: [u8; IV_LEN],
+    /// The initialization vector that was used: the caller's, or one that the token made.
+    pub iv: Iv,
     /// As long as the plaintext.
     pub ciphertext: Vec<u8>,
     /// The authentication tag.
@@ -69,6 +70,9 @@ pub trait Session {
     fn random(&mut self, buffer: &mut [u8]) -> Result<(), Fault>;
 
     /// Encrypts with AES-GCM under an IV of the caller's, which must never have been used before.
+    ///
+    /// A token that makes its IVs itself (see [`IvSource`](super::profile::IvSource)) uses one of
+    /// its own instead; [`Sealed::iv`] is what was used in any case.
     fn encrypt(
         &mut self,
         key: ObjectHandle,

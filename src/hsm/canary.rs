@@ -44,7 +44,7 @@ impl Canary {
     /// Whether the token decrypts it to what it was made from.
     fn sings(&self, session: &mut dyn Session) -> Result<bool, Fault> {
         let Sealed { iv, ciphertext, tag } = &self.sealed;
-        let plaintext = session.decrypt(self.key, iv, AAD, ciphertext, tag)?;
+        let plaintext = session.decrypt(self.key, iv.as_bytes(), AAD, ciphertext, tag)?;
         Ok(plaintext.expose() == PLAINTEXT)
     }
 }

@@ -1,11 +1,13 @@
 //! How an HSM call failed, by what must be done about it.
 //!
 //! A return code alone does not say that: `CKR_GENERAL_ERROR` from C_Decrypt is a wrong tag on
-//! SoftHSM, and a dying card elsewhere. [`classify`] therefore takes the C function too.
+//! SoftHSM, and a dying card elsewhere. [`classify`] therefore takes the C function and the module's
+//! profile too.
 
 use std::fmt;
 
 use super::codes::{self, Code};
+use super::profile::{self, Profile};
 
 /// What a failure means, and thereby who acts on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -66,9 +68,15 @@ pub enum Cause {
 }
 
 impl Fault {
-    /// A fault by return code.
+    /// A fault by return code, of a module of which nothing is known.
     pub fn returned(function: &'static str, code: Code) -> Self {
-        Self { kind: classify(function, code), function, cause: Cause::Returned(code) }
+        Self::returned_by(&profile::GENERIC, function, code)
+    }
+
+    /// A fault by return code, of a module of this profile.
+    pub fn returned_by(profile: &Profile, function: &'static str, code: Code) -> Self {
+        let kind = classify(profile, function, code);
+        Self { kind, function, cause: Cause::Returned(code) }
     }
 
     /// A fault of a call that claims to have succeeded.
@@ -101,10 +109,17 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// What a return code of this C function means.
-pub fn classify(function: &'static str, code: Code) -> FaultKind {
+/// What a return code of this C function means, on a module of this profile.
+pub fn classify(profile: &Profile, function: &'static str, code: Code) -> FaultKind {
+    let meaning = profile.meaning(function, code);
+    // A vendor's own code says nothing to us: nobody knows in which state the session is.
+    meaning.or_else(|| standard(function, code)).unwrap_or(FaultKind::Bug)
+}
+
+/// What a code means where no profile says otherwise: `None` for those that PKCS#11 does not name.
+fn standard(function: &'static str, code: Code) -> Option<FaultKind> {
     use FaultKind::*;
-    match code {
+    Some(match code {
         codes::ENCRYPTED_DATA_INVALID
         | codes::ENCRYPTED_DATA_LEN_RANGE
         | codes::AEAD_DECRYPT_FAILED
@@ -113,36 +128,121 @@ pub fn classify(function: &'static str, code: Code) -> FaultKind {
             BadCiphertext
         }
         codes::GENERAL_ERROR | codes::FUNCTION_FAILED => Ambiguous,
-        codes::DATA_INVALID | codes::DATA_LEN_RANGE if function == "C_Decrypt" => Ambiguous,
+        codes::DATA_INVALID | codes::DATA_LEN_RANGE | codes::SIGNATURE_INVALID
+            if function == "C_Decrypt" =>
+        {
+            Ambiguous
+        }
         codes::MECHANISM_PARAM_INVALID if function == "C_DecryptInit" => Ambiguous,
-        codes::KEY_FUNCTION_NOT_PERMITTED | codes::KEY_TYPE_INCONSISTENT => KeyUsage,
+        codes::KEY_FUNCTION_NOT_PERMITTED
+        | codes::KEY_TYPE_INCONSISTENT
+        | codes::KEY_SIZE_RANGE
+        | codes::KEY_EXHAUSTED => KeyUsage,
         codes::KEY_HANDLE_INVALID | codes::OBJECT_HANDLE_INVALID => HandleStale,
         codes::SESSION_HANDLE_INVALID
         | codes::SESSION_CLOSED
         | codes::OPERATION_ACTIVE
         | codes::OPERATION_NOT_INITIALIZED
+        | codes::OPERATION_CANCEL_FAILED
+        | codes::CANCEL
+        | codes::FUNCTION_CANCELED
+        | codes::PENDING
         | codes::BUFFER_TOO_SMALL => SessionLost,
-        codes::USER_NOT_LOGGED_IN => LoginLost,
+        codes::USER_NOT_LOGGED_IN | codes::USER_ANOTHER_ALREADY_LOGGED_IN => LoginLost,
         codes::DEVICE_ERROR
         | codes::DEVICE_REMOVED
         | codes::TOKEN_NOT_PRESENT
         | codes::TOKEN_NOT_RECOGNIZED
         | codes::TOKEN_NOT_INITIALIZED
+        | codes::FIPS_SELF_TEST_FAILED
+        // Until the security officer has set one; none was tried.
+        | codes::USER_PIN_NOT_INITIALIZED
         | codes::SLOT_ID_INVALID => TokenLost,
-        codes::CRYPTOKI_NOT_INITIALIZED => LibraryLost,
-        codes::SESSION_COUNT | codes::DEVICE_MEMORY | codes::HOST_MEMORY => Busy,
+        codes::CRYPTOKI_NOT_INITIALIZED | codes::MUTEX_BAD | codes::MUTEX_NOT_LOCKED => LibraryLost,
+        codes::SESSION_COUNT
+        | codes::DEVICE_MEMORY
+        | codes::HOST_MEMORY
+        | codes::USER_TOO_MANY_TYPES
+        | codes::TOKEN_RESOURCE_EXCEEDED => Busy,
         codes::PIN_INCORRECT
         | codes::PIN_INVALID
         | codes::PIN_LEN_RANGE
         | codes::PIN_EXPIRED
-        | codes::PIN_LOCKED => PinRefused,
-        _ => Bug,
-    }
+        | codes::PIN_LOCKED
+        // The login wants something that is not in the configuration: trying again may lock it.
+        | codes::NEW_PIN_MODE
+        | codes::NEXT_OTP => PinRefused,
+        // What no correct caller would meet on a sound token in these functions, and what tells of
+        // functions that are never called.
+        codes::ENCRYPTED_DATA_INVALID
+        | codes::ENCRYPTED_DATA_LEN_RANGE
+        | codes::AEAD_DECRYPT_FAILED
+        | codes::DATA_INVALID
+        | codes::DATA_LEN_RANGE
+        | codes::SIGNATURE_INVALID
+        | codes::SIGNATURE_LEN_RANGE
+        | codes::MECHANISM_INVALID
+        | codes::MECHANISM_PARAM_INVALID
+        | codes::ARGUMENTS_BAD
+        | codes::NO_EVENT
+        | codes::NEED_TO_CREATE_THREADS
+        | codes::CANT_LOCK
+        | codes::ATTRIBUTE_READ_ONLY
+        | codes::ATTRIBUTE_SENSITIVE
+        | codes::ATTRIBUTE_TYPE_INVALID
+        | codes::ATTRIBUTE_VALUE_INVALID
+        | codes::ACTION_PROHIBITED
+        | codes::FUNCTION_NOT_PARALLEL
+        | codes::FUNCTION_NOT_SUPPORTED
+        | codes::FUNCTION_REJECTED
+        | codes::KEY_NOT_NEEDED
+        | codes::KEY_CHANGED
+        | codes::KEY_NEEDED
+        | codes::KEY_INDIGESTIBLE
+        | codes::KEY_NOT_WRAPPABLE
+        | codes::KEY_UNEXTRACTABLE
+        | codes::SESSION_PARALLEL_NOT_SUPPORTED
+        | codes::SESSION_READ_ONLY
+        | codes::SESSION_EXISTS
+        | codes::SESSION_READ_ONLY_EXISTS
+        | codes::SESSION_READ_WRITE_SO_EXISTS
+        | codes::SESSION_ASYNC_NOT_SUPPORTED
+        | codes::TEMPLATE_INCOMPLETE
+        | codes::TEMPLATE_INCONSISTENT
+        | codes::TOKEN_WRITE_PROTECTED
+        | codes::UNWRAPPING_KEY_HANDLE_INVALID
+        | codes::UNWRAPPING_KEY_SIZE_RANGE
+        | codes::UNWRAPPING_KEY_TYPE_INCONSISTENT
+        | codes::USER_ALREADY_LOGGED_IN
+        | codes::USER_TYPE_INVALID
+        | codes::WRAPPED_KEY_INVALID
+        | codes::WRAPPED_KEY_LEN_RANGE
+        | codes::WRAPPING_KEY_HANDLE_INVALID
+        | codes::WRAPPING_KEY_SIZE_RANGE
+        | codes::WRAPPING_KEY_TYPE_INCONSISTENT
+        | codes::RANDOM_SEED_NOT_SUPPORTED
+        | codes::RANDOM_NO_RNG
+        | codes::SEED_RANDOM_REQUIRED
+        | codes::DOMAIN_PARAMS_INVALID
+        | codes::CURVE_NOT_SUPPORTED
+        | codes::SAVED_STATE_INVALID
+        | codes::INFORMATION_SENSITIVE
+        | codes::STATE_UNSAVEABLE
+        | codes::CRYPTOKI_ALREADY_INITIALIZED
+        | codes::EXCEEDED_MAX_ITERATIONS
+        | codes::LIBRARY_LOAD_FAILED
+        | codes::PIN_TOO_WEAK
+        | codes::PUBLIC_KEY_INVALID
+        | codes::OPERATION_NOT_VALIDATED
+        | codes::PARAMETER_SET_NOT_SUPPORTED => Bug,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hsm::profile::{ALL, GENERIC};
 
     #[test]
     fn a_wrong_tag_is_the_callers_fault_and_keeps_the_session() {
@@ -157,7 +257,7 @@ mod tests {
     #[test]
     fn general_error_is_never_taken_for_a_bad_ciphertext_unasked() {
         for code in [codes::GENERAL_ERROR, codes::FUNCTION_FAILED] {
-            let kind = classify("C_Decrypt", code);
+            let kind = classify(&GENERIC, "C_Decrypt", code);
             assert_eq!(kind, FaultKind::Ambiguous);
             assert!(!kind.keeps_session());
         }
@@ -165,17 +265,36 @@ mod tests {
 
     #[test]
     fn an_iv_refused_when_decrypting_may_be_the_callers() {
-        let kind = classify("C_DecryptInit", codes::MECHANISM_PARAM_INVALID);
+        let kind = classify(&GENERIC, "C_DecryptInit", codes::MECHANISM_PARAM_INVALID);
         assert_eq!(kind, FaultKind::Ambiguous);
         // The IV of an encryption is ours.
-        assert_eq!(classify("C_EncryptInit", codes::MECHANISM_PARAM_INVALID), FaultKind::Bug);
+        assert_eq!(
+            classify(&GENERIC, "C_EncryptInit", codes::MECHANISM_PARAM_INVALID),
+            FaultKind::Bug
+        );
     }
 
     #[test]
     fn an_unknown_code_costs_the_session() {
-        let kind = classify("C_Encrypt", Code(0x8000_1234));
+        let kind = classify(&GENERIC, "C_Encrypt", Code(0x8000_1234));
         assert_eq!(kind, FaultKind::Bug);
         assert!(!kind.keeps_session());
+    }
+
+    #[test]
+    fn every_code_of_pkcs11_has_a_meaning() {
+        const FUNCTIONS: [&str; 4] = ["C_Decrypt", "C_DecryptInit", "C_Encrypt", "C_OpenSession"];
+        for &(code, name) in codes::ALL.iter().filter(|(code, _)| *code != codes::OK) {
+            for function in FUNCTIONS {
+                assert!(standard(function, code).is_some(), "{name} of {function}");
+                for profile in ALL {
+                    // Only C_Decrypt can say of a ciphertext, unasked, that it is bad.
+                    let kind = classify(profile, function, code);
+                    assert!(kind != FaultKind::BadCiphertext || function == "C_Decrypt", "{name}");
+                }
+            }
+        }
+        assert_eq!(standard("C_Decrypt", Code(0x8000_0001)), None);
     }
 
     #[test]

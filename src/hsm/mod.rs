@@ -1,5 +1,5 @@
-//! The HSM: what xksd needs of one ([`backend`]), how it fails ([`fault`]), and how its keys are
-//! described ([`key`], [`state`]).
+//! The HSM: what xksd needs of one ([`backend`]), how it fails ([`fault`]), what vendors do
+//! differently ([`profile`]), and how its keys are described ([`key`], [`state`]).
 //!
 //! Only [`pkcs11`] knows PKCS#11. Above it, [`worker`] owns sessions on threads of their own,
 //! [`steward`] watches over a token, and [`token`] is what the asynchronous side talks to.
@@ -12,6 +12,7 @@ pub mod iv;
 pub mod key;
 mod load;
 pub mod pkcs11;
+pub mod profile;
 mod shared;
 pub mod state;
 pub mod steward;

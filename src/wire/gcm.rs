@@ -6,7 +6,7 @@ pub const TAG_LEN: usize = 16;
 /// Initialization vector of 12 or 16 bytes, the two lengths that the protocol knows (P-41, P-50).
 ///
 /// xksd makes only those of 12; the others come from HSMs that choose their own.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Iv {
     /// 96 bits.
     Twelve([u8; 12]),

@@ -1,4 +1,5 @@
-//! One contract for all backends: in memory, SoftHSM2 by itself, SoftHSM2 behind the shim.
+//! One contract for all backends: in memory, SoftHSM2 by itself and behind the shim, kryoptic, NSS
+//! softokn.
 
 use std::sync::Arc;
 
@@ -14,12 +15,14 @@ use xksd::hsm::backend::Backend;
 use xksd::hsm::fault::FaultKind;
 use xksd::hsm::pkcs11::admin::{Admin, AdminError};
 use xksd::hsm::pkcs11::{Library, Pkcs11Backend, TokenSelector};
+use xksd::hsm::profile;
 use xksd::metrics::Metrics;
 use xksd::secret::Secret;
 
 /// The backend that leads to this token.
 pub(crate) fn pkcs11_backend(token: &TokenAtHand) -> Pkcs11Backend {
-    let library = Arc::new(Library::new(&token.module));
+    let library = Library::new(&token.module).with_initialization(token.initialization.clone());
+    let library = Arc::new(library);
     let selector = TokenSelector::Label(token.label.clone());
     let metrics = Metrics::new().token(&"test".parse().expect("it is a token name"));
     Pkcs11Backend::new(library, selector, Secret::new(token.pin.to_owned()), metrics)
@@ -33,8 +36,12 @@ macro_rules! clauses {
                 fn $clause() {
                     let test = concat!("contract::", stringify!($name), "::", stringify!($clause));
                     super::with_token(test, super::Way::$way, |token| {
-                        let keys =
-                            super::ForeignTool::login(&token.module, &token.label, token.pin);
+                        let keys = super::ForeignTool::login_initializing(
+                            &token.module,
+                            &token.label,
+                            token.pin,
+                            token.initialization.as_deref(),
+                        );
                         super::contract::$clause(&super::pkcs11_backend(token), &keys);
                     });
                 }
@@ -53,6 +60,8 @@ macro_rules! clauses {
         }
         clauses!(@pkcs11 softhsm, Direct, $($clause),+);
         clauses!(@pkcs11 shim, Shim, $($clause),+);
+        clauses!(@pkcs11 kryoptic, Kryoptic, $($clause),+);
+        clauses!(@pkcs11 nss, Nss, $($clause),+);
     };
 }
 
@@ -101,6 +110,39 @@ fn an_odd_object_hides_no_other() {
     });
 }
 
+/// These take the question for an IV for the IV. No profile that asks may ever be used with them.
+fn is_not_admitted(test: &str, way: Way, own: &'static profile::Profile) {
+    with_token(test, way, |token| {
+        for profile in profile::ALL.into_iter().filter(|profile| profile.iv_source.is_token()) {
+            let backend = pkcs11_backend(token).with_profile(Some(profile));
+            let fault = backend.connect().err().expect("it proves nothing");
+            // Not because of a PIN or a session.
+            assert!(fault.function.starts_with("C_Encrypt"), "{profile}: {fault}");
+            assert!(backend.connect().is_err(), "{profile}: nor the second time");
+        }
+        assert!(pkcs11_backend(token).with_profile(Some(own)).connect().is_ok());
+        assert!(pkcs11_backend(token).connect().is_ok(), "recognised");
+    });
+}
+
+#[test]
+fn softhsm_is_not_admitted_as_a_token_that_makes_ivs() {
+    let test = "contract::softhsm_is_not_admitted_as_a_token_that_makes_ivs";
+    is_not_admitted(test, Way::Direct, &profile::SOFTHSM2);
+}
+
+#[test]
+fn kryoptic_is_not_admitted_as_a_token_that_makes_ivs() {
+    let test = "contract::kryoptic_is_not_admitted_as_a_token_that_makes_ivs";
+    is_not_admitted(test, Way::Kryoptic, &profile::KRYOPTIC);
+}
+
+#[test]
+fn nss_is_not_admitted_as_a_token_that_makes_ivs() {
+    let test = "contract::nss_is_not_admitted_as_a_token_that_makes_ivs";
+    is_not_admitted(test, Way::Nss, &profile::NSS);
+}
+
 /// Which of two tokens is meant must not depend on the order in which the module lists them.
 #[test]
 fn two_tokens_of_one_label_are_refused() {
@@ -114,7 +156,7 @@ fn two_tokens_of_one_label_are_refused() {
         assert!(fault.to_string().contains("serial"), "{fault}");
         let selector = TokenSelector::Label(token.label.clone());
         let pin = Secret::new(token.pin.to_owned());
-        let refused = Admin::login(&token.module, &selector, &pin).err();
+        let refused = Admin::login(&token.module, &selector, &pin, None).err();
         assert!(matches!(refused, Some(AdminError::TwoTokens)), "{refused:?}");
     });
 }

@@ -21,7 +21,7 @@ const TEXT: &[u8] = b"a secret of somebody's";
 /// Makes a key as `xksd keys create` does.
 fn create(token: &TokenAtHand, id: &str) -> Result<String, AdminError> {
     let selector = TokenSelector::Label(token.label.clone());
-    let admin = Admin::login(&token.module, &selector, &Secret::new(token.pin.to_owned()))?;
+    let admin = Admin::login(&token.module, &selector, &Secret::new(token.pin.to_owned()), None)?;
     let usage = NewKeyUsage { encrypt: true, decrypt: true };
     let id = id.parse().expect("it is an external key id");
     admin.create(&id, usage).map(|state| state.to_string())
@@ -92,7 +92,7 @@ fn decrypt_is_two_calls() {
     run("counts::decrypt_is_two_calls", async |at_hand, token, key| {
         let Sealed { iv, ciphertext, tag } = encrypt(&token, key).await;
         let aad = b"aad"[..].into();
-        let opening = Arc::new(Opening { iv: iv.to_vec(), aad, ciphertext, tag });
+        let opening = Arc::new(Opening { iv: iv.as_bytes().to_vec(), aad, ciphertext, tag });
         let before = at_hand.counts();
         for calls in 1..=100 {
             let opened = token.decrypt(key, opening.clone(), Deadline::after(PATIENCE)).await;

@@ -5,3 +5,4 @@ mod contract;
 mod counts;
 mod iv;
 mod token;
+mod writes;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::super::Transport;
 use super::{Dir, GOOD, and, with};
 use crate::hsm::pkcs11::TokenSelector;
+use crate::hsm::profile::{self, Initialization};
 use crate::hsm::token;
 use crate::telemetry::{self, Format};
 use crate::tls::ClientAuth;
@@ -117,4 +118,35 @@ fn a_token_may_be_chosen_by_serial() {
     let config = Dir::new().load(&with("label = \"xksd\"", "serial = \"0a\""), &[]).unwrap();
     let (_, token) = config.tokens.first_key_value().unwrap();
     assert!(matches!(&token.selector, TokenSelector::Serial(serial) if serial == "0a"));
+}
+
+#[test]
+fn a_profile_gives_what_is_not_said() {
+    let dir = Dir::new();
+    let token = |lines: &str| {
+        let mut config = dir.load(&and("[tokens.hsm]", lines), &[]).unwrap();
+        config.tokens.pop_first().unwrap().1
+    };
+    assert_eq!(token("").profile, None);
+    for profile in profile::ALL.into_iter().filter(|p| p.initialization == Initialization::Nothing)
+    {
+        let named = token(&format!("profile = \"{profile}\""));
+        assert_eq!(named.profile, Some(profile));
+        assert_eq!(named.settings.sessions, profile.sessions, "{profile}");
+    }
+    assert_eq!(token("profile = \"softhsm2\"\nsessions = 7").settings.sessions, 7);
+    let nss = token("profile = \"nss\"\ninitialization = \"configdir='sql:/x'\"");
+    assert_eq!(nss.initialization.unwrap().to_str(), Ok("configdir='sql:/x'"));
+}
+
+#[test]
+fn a_profile_says_what_c_initialize_takes() {
+    let dir = Dir::new();
+    let fault = |lines: &str| dir.faults_with(&and("[tokens.hsm]", lines), &[]).remove(0);
+    assert_eq!(fault("profile = \"nss\"").key, "tokens.hsm.initialization");
+    let text = "profile = \"luna\"\ninitialization = \"x\"";
+    assert_eq!(fault(text).key, "tokens.hsm.initialization");
+    let unknown = fault("profile = \"lunatic\"");
+    assert_eq!(unknown.key, "tokens.hsm.profile");
+    assert!(unknown.problem.contains("`luna-fips`"), "{}", unknown.problem);
 }

@@ -1,6 +1,8 @@
 //! Offline administration of a token's keys, with the crate `cryptoki`.
 
+use std::ffi::CStr;
 use std::path::Path;
+use std::ptr::NonNull;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
@@ -60,9 +62,16 @@ impl Admin {
         module: &Path,
         selector: &TokenSelector,
         pin: &Secret<String>,
+        initialization: Option<&CStr>,
     ) -> Result<Self, AdminError> {
         let pkcs11 = Pkcs11::new(module)?;
-        match pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+        let flags = CInitializeFlags::OS_LOCKING_OK;
+        let arguments = match initialization.map(|text| NonNull::from(text).cast()) {
+            None => CInitializeArgs::new(flags),
+            // SAFETY: a text with a NUL at its end, which lives through the call and is only read.
+            Some(text) => unsafe { CInitializeArgs::new_with_reserved(flags, text) },
+        };
+        match pkcs11.initialize(arguments) {
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
             Err(error) => return Err(error.into()),
         }

@@ -11,14 +11,19 @@ use cryptoki_sys::{CK_GCM_PARAMS, CK_MECHANISM, CK_ULONG, CKM_AES_GCM};
 use super::session::Pkcs11Session;
 use crate::hsm::backend::{IV_LEN, ObjectHandle, Sealed, TAG_LEN};
 use crate::hsm::fault::{Fault, FaultKind};
+use crate::hsm::profile::IvSource;
 use crate::secret::Plaintext;
+use crate::wire::gcm::Iv;
+
+/// What a token appends that makes its IVs so.
+const APPENDED_IV_LEN: usize = 16;
 
 impl Pkcs11Session {
     pub(super) fn fill_random(&mut self, buffer: &mut [u8]) -> Result<(), Fault> {
         self.check_connection()?;
         let length = buffer.len() as CK_ULONG;
         let handle = self.handle;
-        self.library.call(&self.metrics, "C_GenerateRandom", |list| {
+        self.call("C_GenerateRandom", |list| {
             // SAFETY: `buffer` has room for `length` bytes.
             list.C_GenerateRandom.map(|f| unsafe { f(handle, buffer.as_mut_ptr(), length) })
         })
@@ -32,36 +37,57 @@ impl Pkcs11Session {
         plaintext: &[u8],
     ) -> Result<Sealed, Fault> {
         self.check_generation(key)?;
-        // A copy, since some tokens write an IV of their own over the one they are given.
-        let mut used_iv = *iv;
-        let mut parameters = Parameters::new(&mut used_iv, aad);
+        // A copy, since some tokens write an IV of their own over the one they are given; zeros are
+        // the question for one.
+        let mut used_iv = match self.link.profile.iv_source {
+            IvSource::HostFromTokenRng => *iv,
+            IvSource::TokenInPlace | IvSource::TokenAppended => [0; IV_LEN],
+        };
+        let appended = match self.link.profile.iv_source {
+            IvSource::TokenAppended => APPENDED_IV_LEN,
+            IvSource::HostFromTokenRng | IvSource::TokenInPlace => 0,
+        };
+        let passed_iv = if appended == 0 { &mut used_iv[..] } else { &mut [] };
+        let mut parameters = Parameters::new(passed_iv, aad);
         let mut mechanism = parameters.mechanism();
         let handle = self.handle;
-        self.library.call(&self.metrics, "C_EncryptInit", |list| {
+        self.call("C_EncryptInit", |list| {
             // SAFETY: mechanism, parameters, IV and AAD live through the call.
             list.C_EncryptInit.map(|f| unsafe { f(handle, &mut mechanism, key.number as CK_ULONG) })
         })?;
-        let expected = plaintext.len() + TAG_LEN;
+        let expected = plaintext.len() + TAG_LEN + appended;
         let mut output = vec![0_u8; expected];
         let mut length = output.len() as CK_ULONG;
-        self.library.call(&self.metrics, "C_Encrypt", |list| {
+        self.call("C_Encrypt", |list| {
             // SAFETY: the input is only read, although C says `*mut`; `output` has room for
-            // `length` bytes. Parameters, IV and AAD still live: some modules read them here.
+            // `length` bytes. Parameters, IV and AAD still live: some modules read them here, and
+            // some write the IV here.
             list.C_Encrypt.map(|f| unsafe {
                 let input = plaintext.as_ptr().cast_mut();
                 f(handle, input, plaintext.len() as CK_ULONG, output.as_mut_ptr(), &mut length)
             })
         })?;
         parameters.keep();
-        if used_iv != *iv {
-            return Err(Fault::nonsense("C_Encrypt", "the token used an IV of its own"));
-        }
         if length as usize != expected {
-            return Err(Fault::nonsense("C_Encrypt", "not the length of plaintext and tag"));
+            return Err(Fault::nonsense("C_Encrypt", "not the length that plaintext and tag make"));
+        }
+        let made_iv = output.split_off(plaintext.len() + TAG_LEN);
+        let iv = match self.link.profile.iv_source {
+            IvSource::HostFromTokenRng if used_iv == *iv => Iv::Twelve(used_iv),
+            IvSource::HostFromTokenRng => {
+                let what = "the token used an IV of its own: its profile is not the right one";
+                return Err(Fault::nonsense("C_Encrypt", what));
+            }
+            IvSource::TokenInPlace => Iv::Twelve(used_iv),
+            IvSource::TokenAppended => Iv::try_from(&*made_iv)
+                .map_err(|_| Fault::nonsense("C_Encrypt", "an IV of no known length"))?,
+        };
+        if self.link.profile.iv_source.is_token() {
+            self.link.token_ivs.believe(&iv)?;
         }
         let tag = output.split_off(plaintext.len());
         let tag = tag.try_into().map_err(|_| Fault::nonsense("C_Encrypt", "no tag"))?;
-        Ok(Sealed { iv: *iv, ciphertext: output, tag })
+        Ok(Sealed { iv, ciphertext: output, tag })
     }
 
     pub(super) fn gcm_decrypt(
@@ -82,7 +108,7 @@ impl Pkcs11Session {
         let mut parameters = Parameters::new(&mut iv, aad);
         let mut mechanism = parameters.mechanism();
         let handle = self.handle;
-        self.library.call(&self.metrics, "C_DecryptInit", |list| {
+        self.call("C_DecryptInit", |list| {
             // SAFETY: mechanism, parameters, IV and AAD live through the call.
             list.C_DecryptInit.map(|f| unsafe { f(handle, &mut mechanism, key.number as CK_ULONG) })
         })?;
@@ -91,7 +117,7 @@ impl Pkcs11Session {
         // every way out: a token may have written to it although the tag does not fit.
         let mut output = zeroize::Zeroizing::new(vec![0_u8; input.len()]);
         let mut length = output.len() as CK_ULONG;
-        self.library.call(&self.metrics, "C_Decrypt", |list| {
+        self.call("C_Decrypt", |list| {
             // SAFETY: the input is only read, although C says `*mut`; `output` has room for
             // `length` bytes. Parameters, IV and AAD still live: some modules read them here.
             list.C_Decrypt.map(|f| unsafe {
@@ -131,7 +157,8 @@ impl<'a> Parameters<'a> {
     fn new(iv: &'a mut [u8], aad: &'a [u8]) -> Self {
         let aad_pointer = if aad.is_empty() { ptr::null_mut() } else { aad.as_ptr().cast_mut() };
         let gcm = CK_GCM_PARAMS {
-            pIv: iv.as_mut_ptr(),
+            // Null asks a token that appends its IV for one.
+            pIv: if iv.is_empty() { ptr::null_mut() } else { iv.as_mut_ptr() },
             ulIvLen: iv.len() as CK_ULONG,
             // Always set: zero once broke decryption on Luna.
             ulIvBits: (iv.len() * 8) as CK_ULONG,

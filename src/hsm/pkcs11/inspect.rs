@@ -1,5 +1,6 @@
 //! What a module says of itself and of its tokens, before anybody logs in: for `xksd doctor`.
 
+use std::ffi::CString;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -115,10 +116,14 @@ impl Module {
     ///
     /// # Errors
     /// [`ModuleError`]
-    pub fn load(path: &Path, metrics: Arc<TokenMetrics>) -> Result<Self, ModuleError> {
+    pub fn load(
+        path: &Path,
+        initialization: Option<CString>,
+        metrics: Arc<TokenMetrics>,
+    ) -> Result<Self, ModuleError> {
         // By itself, for the linker's words; the second time below costs nothing.
         load(path)?;
-        let library = Arc::new(Library::new(path));
+        let library = Arc::new(Library::new(path).with_initialization(initialization));
         library.initialize(&metrics)?;
         Ok(Self { library, metrics })
     }
@@ -133,18 +138,7 @@ impl Module {
     /// # Errors
     /// The module's.
     pub fn info(&self) -> Result<ModuleInfo, Fault> {
-        // SAFETY: CK_INFO is plain data, for which all zeros is a value.
-        let mut info: CK_INFO = unsafe { std::mem::zeroed() };
-        self.library.call(&self.metrics, "C_GetInfo", |list| {
-            // SAFETY: `info` is a valid place for the answer.
-            list.C_GetInfo.map(|f| unsafe { f(&mut info) })
-        })?;
-        Ok(ModuleInfo {
-            cryptoki: dotted(info.cryptokiVersion),
-            manufacturer: padded(&info.manufacturerID),
-            description: padded(&info.libraryDescription),
-            version: dotted(info.libraryVersion),
-        })
+        module_info(&self.library, &self.metrics)
     }
 
     /// All tokens that are there; those that can't be asked are left out.
@@ -246,6 +240,22 @@ impl PinState {
             Self::Ready
         })
     }
+}
+
+/// C_GetInfo
+pub(super) fn module_info(library: &Library, metrics: &TokenMetrics) -> Result<ModuleInfo, Fault> {
+    // SAFETY: CK_INFO is plain data, for which all zeros is a value.
+    let mut info: CK_INFO = unsafe { std::mem::zeroed() };
+    library.call(metrics, "C_GetInfo", |list| {
+        // SAFETY: `info` is a valid place for the answer.
+        list.C_GetInfo.map(|f| unsafe { f(&mut info) })
+    })?;
+    Ok(ModuleInfo {
+        cryptoki: dotted(info.cryptokiVersion),
+        manufacturer: padded(&info.manufacturerID),
+        description: padded(&info.libraryDescription),
+        version: dotted(info.libraryVersion),
+    })
 }
 
 fn dotted(version: CK_VERSION) -> String {

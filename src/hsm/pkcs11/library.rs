@@ -4,6 +4,7 @@
 //! while a thread is inside one. The library is therefore kept to the end, and the process leaves
 //! through [`exit_now`], which runs no destructors.
 
+use std::ffi::CString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -15,11 +16,14 @@ use cryptoki_sys::{CK_C_INITIALIZE_ARGS, CK_FUNCTION_LIST, CK_RV, CKF_OS_LOCKING
 
 use crate::hsm::codes::{self, Code};
 use crate::hsm::fault::{Cause, Fault, FaultKind};
+use crate::hsm::profile::{self, Profile};
 use crate::metrics::TokenMetrics;
 
 /// A loaded module.
 pub struct Library {
     path: PathBuf,
+    /// What C_Initialize is given in its reserved argument, if anything.
+    initialization: Option<CString>,
     list: OnceLock<FunctionList>,
     /// How often C_Initialize has succeeded. Each time the old sessions and handles are gone, and
     /// their numbers are given out again.
@@ -66,12 +70,19 @@ impl Library {
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
+            initialization: None,
             list: OnceLock::new(),
             initialisations: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             load_failed: AtomicBool::new(false),
             initialising: Mutex::new(()),
         }
+    }
+
+    /// The same, with a text for the reserved argument of C_Initialize, which PKCS#11 wants to be
+    /// null and NSS softokn to say where its database is.
+    pub fn with_initialization(self, text: Option<CString>) -> Self {
+        Self { initialization: text, ..self }
     }
 
     /// A module made of these functions, initialised.
@@ -121,10 +132,14 @@ impl Library {
             LockMutex: None,
             UnlockMutex: None,
             flags: CKF_OS_LOCKING_OK,
-            pReserved: ptr::null_mut(),
+            pReserved: self
+                .initialization
+                .as_ref()
+                .map_or(ptr::null_mut(), |text| text.as_ptr().cast_mut().cast()),
         };
-        let initialised = observed(list, metrics, "C_Initialize", |list| {
-            // SAFETY: the arguments live through the call; the module may lock with the OS's own.
+        let initialised = observed(list, &profile::GENERIC, metrics, "C_Initialize", |list| {
+            // SAFETY: the arguments live through the call, and the text, which is only read, as long
+            // as the library; the module may lock with the OS's own.
             list.C_Initialize.map(|f| unsafe { f(ptr::from_mut(&mut arguments).cast()) })
         });
         match initialised {
@@ -143,11 +158,22 @@ impl Library {
         function: &'static str,
         call: impl FnOnce(&CK_FUNCTION_LIST) -> Option<CK_RV>,
     ) -> Result<(), Fault> {
+        self.call_as(&profile::GENERIC, metrics, function, call)
+    }
+
+    /// The same, for a token of this profile.
+    pub(super) fn call_as(
+        &self,
+        profile: &Profile,
+        metrics: &TokenMetrics,
+        function: &'static str,
+        call: impl FnOnce(&CK_FUNCTION_LIST) -> Option<CK_RV>,
+    ) -> Result<(), Fault> {
         let Some(list) = self.list.get() else {
             let why = "the module is not initialised";
             return Err(Fault::refused(FaultKind::LibraryLost, function, why));
         };
-        let result = observed(list, metrics, function, call);
+        let result = observed(list, profile, metrics, function, call);
         if let Err(Fault { kind: FaultKind::LibraryLost, .. }) = result {
             self.lost.store(true, Ordering::Release);
         }
@@ -184,6 +210,7 @@ pub(super) fn load(path: &Path) -> Result<FunctionList, LoadError> {
 
 fn observed(
     list: &FunctionList,
+    profile: &Profile,
     metrics: &TokenMetrics,
     function: &'static str,
     call: impl FnOnce(&CK_FUNCTION_LIST) -> Option<CK_RV>,
@@ -197,7 +224,7 @@ fn observed(
     let code = Code(code);
     metrics.hsm_call(function, start.elapsed(), code);
     tracing::trace!(function, code = code.0, "PKCS#11 call");
-    if code == codes::OK { Ok(()) } else { Err(Fault::returned(function, code)) }
+    if code == codes::OK { Ok(()) } else { Err(Fault::returned_by(profile, function, code)) }
 }
 
 /// A text field of PKCS#11: fixed length, padded with blanks.

@@ -10,10 +10,11 @@ use cryptoki_sys::{
 };
 
 use super::library::Library;
-use super::session::{Pkcs11Session, TokenSelector, find_token};
+use super::session::{Link, Pkcs11Session, TokenSelector, find_token};
 use crate::hsm::backend::{ObjectHandle, Session, TAG_LEN};
 use crate::hsm::codes;
 use crate::hsm::fault::{Cause, Fault, FaultKind};
+use crate::hsm::profile::{self, Profile};
 use crate::metrics::{Metrics, TokenMetrics};
 
 const KEY: ObjectHandle = ObjectHandle { generation: 1, number: 7 };
@@ -139,8 +140,14 @@ fn library() -> Arc<Library> {
 }
 
 fn session() -> Pkcs11Session {
+    session_of(&profile::GENERIC).expect("it has a number")
+}
+
+fn session_of(profile: &'static Profile) -> Result<Pkcs11Session, Fault> {
     let current = Arc::new(AtomicU64::new(KEY.generation));
-    Pkcs11Session::open(library(), metrics(), 0, KEY.generation, current).expect("it has a number")
+    let (library, metrics, token_ivs) = (library(), metrics(), Arc::default());
+    let link = Link { library, metrics, profile, token_ivs, current };
+    Pkcs11Session::open(link, 0, KEY.generation)
 }
 
 /// A lie is noticed, and costs the session: nobody knows in which state it is.
@@ -205,8 +212,7 @@ fn the_number_of_nothing_is_no_session_and_no_key() {
     let mut session = session();
     HANDLE.set(0);
     nonsense(session.make_probe_key());
-    let current = Arc::new(AtomicU64::new(1));
-    nonsense(Pkcs11Session::open(library(), metrics(), 0, 1, current));
+    nonsense(session_of(&profile::GENERIC));
 }
 
 #[test]

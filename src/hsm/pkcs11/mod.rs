@@ -13,7 +13,10 @@ mod library;
 #[cfg(test)]
 mod lies;
 mod objects;
+#[cfg(test)]
+mod plays;
 mod session;
+mod token_iv;
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -24,9 +27,11 @@ pub use session::TokenSelector;
 
 use super::backend::{Backend, Session, TokenIdentity};
 use super::fault::{Fault, FaultKind};
+use super::profile::{self, Profile, Recognised, Words};
 use crate::metrics::TokenMetrics;
 use crate::secret::Secret;
-use session::Pkcs11Session;
+use session::{Link, Pkcs11Session};
+use token_iv::TokenIvs;
 
 /// A token reached through a PKCS#11 module in this process.
 pub struct Pkcs11Backend {
@@ -34,6 +39,9 @@ pub struct Pkcs11Backend {
     selector: TokenSelector,
     pin: Secret<String>,
     metrics: Arc<TokenMetrics>,
+    /// As the operator says; else it is recognised.
+    profile: Option<&'static Profile>,
+    token_ivs: Arc<TokenIvs>,
     /// Grows with each connection, so that handles and sessions of an earlier one are recognised.
     generation: Arc<AtomicU64>,
     connected: Mutex<Option<Connected>>,
@@ -44,6 +52,7 @@ pub struct Pkcs11Backend {
 struct Connected {
     slot: cryptoki_sys::CK_SLOT_ID,
     generation: u64,
+    profile: &'static Profile,
     identity: TokenIdentity,
 }
 
@@ -61,8 +70,13 @@ impl Pkcs11Backend {
         pin: Secret<String>,
         metrics: Arc<TokenMetrics>,
     ) -> Self {
-        let generation = Arc::default();
-        Self { library, selector, pin, metrics, generation, connected: Mutex::new(None) }
+        let (generation, token_ivs, connected) = Default::default();
+        Self { library, selector, pin, metrics, profile: None, token_ivs, generation, connected }
+    }
+
+    /// The same, with the profile that the operator names; `None`: it is recognised.
+    pub fn with_profile(self, profile: Option<&'static Profile>) -> Self {
+        Self { profile, ..self }
     }
 
     fn connected(&self) -> Option<Connected> {
@@ -73,9 +87,41 @@ impl Pkcs11Backend {
         &self,
         slot: cryptoki_sys::CK_SLOT_ID,
         generation: u64,
+        profile: &'static Profile,
     ) -> Result<Pkcs11Session, Fault> {
-        let (library, metrics) = (self.library.clone(), self.metrics.clone());
-        Pkcs11Session::open(library, metrics, slot, generation, self.generation.clone())
+        let link = Link {
+            library: self.library.clone(),
+            metrics: self.metrics.clone(),
+            profile,
+            token_ivs: self.token_ivs.clone(),
+            current: self.generation.clone(),
+        };
+        Pkcs11Session::open(link, slot, generation)
+    }
+
+    /// The profile that the operator named, or the one that the module's words tell.
+    fn profile(&self, identity: &TokenIdentity) -> &'static Profile {
+        if let Some(profile) = self.profile {
+            return profile;
+        }
+        // One that can't be asked is one of which nothing is known.
+        let Ok(info) = inspect::module_info(&self.library, &self.metrics) else {
+            return &profile::GENERIC;
+        };
+        let words = Words {
+            library_manufacturer: &info.manufacturer,
+            library_description: &info.description,
+            token_manufacturer: &identity.manufacturer,
+            token_model: &identity.model,
+        };
+        match profile::recognise(words) {
+            Recognised::As(profile) => profile,
+            Recognised::Perhaps(profile) => {
+                tracing::warn!(%profile, "the module looks like one of a profile that must be named");
+                &profile::GENERIC
+            }
+            Recognised::Unknown => &profile::GENERIC,
+        }
     }
 }
 
@@ -87,9 +133,16 @@ impl Backend for Pkcs11Backend {
         // Slot numbers change (SoftHSM after initialising a token), so the token is looked for
         // anew with each connection.
         let (slot, identity) = session::find_token(&self.library, &self.metrics, &self.selector)?;
-        let mut session = self.open(slot, generation)?;
+        let profile = self.profile(&identity);
+        tracing::debug!(%profile, "the token's profile");
+        self.token_ivs.check()?;
+        let mut session = self.open(slot, generation, profile)?;
         session.login(self.pin.expose())?;
-        let connected = Connected { slot, generation, identity };
+        if profile.iv_source.is_token() {
+            // In a session of its own, with which the probe key goes.
+            token_iv::admit(&mut self.open(slot, generation, profile)?)?;
+        }
+        let connected = Connected { slot, generation, profile, identity };
         *self.connected.lock().expect("nothing panics while holding this lock") = Some(connected);
         Ok(Box::new(session))
     }
@@ -99,7 +152,7 @@ impl Backend for Pkcs11Backend {
             let why = "the token has not been connected to yet";
             return Err(Fault::refused(FaultKind::TokenLost, "C_OpenSession", why));
         };
-        Ok(Box::new(self.open(connected.slot, connected.generation)?))
+        Ok(Box::new(self.open(connected.slot, connected.generation, connected.profile)?))
     }
 
     fn identity(&self) -> TokenIdentity {

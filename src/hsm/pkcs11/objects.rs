@@ -23,6 +23,10 @@ const FIND_BATCH: usize = 256;
 /// More objects than this are no answer: a module that gives the same ones for ever.
 const OBJECTS_MAX: usize = 1 << 20;
 
+/// What buffers are filled with: in a number it is CK_UNAVAILABLE_INFORMATION, and no label that
+/// fills the whole buffer consists of it.
+const UNTOUCHED: u8 = 0xff;
+
 /// Room for a value; the longest wanted is the modulus of an RSA key. A longer label or id is none of
 /// ours and is left out.
 const VALUE_MAX: usize = 2056;
@@ -114,7 +118,7 @@ impl Session for Pkcs11Session {
         let mut key: CK_OBJECT_HANDLE = 0;
         let handle = self.handle;
         let count = template.len() as CK_ULONG;
-        self.library.call(&self.metrics, "C_GenerateKey", |list| {
+        self.call("C_GenerateKey", |list| {
             // SAFETY: mechanism, template and what it points to live through the call; `key` is a
             // valid place for the answer.
             list.C_GenerateKey.map(|f| unsafe {
@@ -139,12 +143,12 @@ impl Pkcs11Session {
     ) -> Result<(), Fault> {
         let mut template = [attribute(CKA_CLASS, &mut class)];
         let handle = self.handle;
-        self.library.call(&self.metrics, "C_FindObjectsInit", |list| {
+        self.call("C_FindObjectsInit", |list| {
             // SAFETY: the template lives through the call.
             list.C_FindObjectsInit.map(|f| unsafe { f(handle, template.as_mut_ptr(), 1) })
         })?;
         let found = self.collect(objects);
-        let ended = self.library.call(&self.metrics, "C_FindObjectsFinal", |list| {
+        let ended = self.call("C_FindObjectsFinal", |list| {
             // SAFETY: takes the session handle only.
             list.C_FindObjectsFinal.map(|f| unsafe { f(handle) })
         });
@@ -156,7 +160,7 @@ impl Pkcs11Session {
             let mut batch: [CK_OBJECT_HANDLE; FIND_BATCH] = [0; FIND_BATCH];
             let mut count: CK_ULONG = 0;
             let handle = self.handle;
-            self.library.call(&self.metrics, "C_FindObjects", |list| {
+            self.call("C_FindObjects", |list| {
                 // SAFETY: `batch` has room for the number of handles that is asked for.
                 list.C_FindObjects.map(|f| unsafe {
                     f(handle, batch.as_mut_ptr(), FIND_BATCH as CK_ULONG, &mut count)
@@ -182,7 +186,7 @@ impl Pkcs11Session {
         object: ObjectHandle,
         types: [CK_ATTRIBUTE_TYPE; N],
     ) -> Result<[Option<Vec<u8>>; N], Fault> {
-        let mut buffers: [Vec<u8>; N] = std::array::from_fn(|_| vec![0; VALUE_MAX]);
+        let mut buffers = types.map(room);
         let mut template: Vec<CK_ATTRIBUTE> = types
             .iter()
             .zip(&mut buffers)
@@ -193,7 +197,7 @@ impl Pkcs11Session {
             })
             .collect();
         let handle = self.handle;
-        let read = self.library.call(&self.metrics, "C_GetAttributeValue", |list| {
+        let read = self.call("C_GetAttributeValue", |list| {
             // SAFETY: each attribute points to a buffer of the length it states.
             list.C_GetAttributeValue.map(|f| unsafe {
                 f(handle, object.number as CK_ULONG, template.as_mut_ptr(), N as CK_ULONG)
@@ -217,11 +221,24 @@ impl Pkcs11Session {
         Ok(buffers.map(|mut buffer| {
             // An attribute that cannot be given has the length CK_UNAVAILABLE_INFORMATION; one that
             // a module did not come to, having met such a one before, still that of the buffer.
-            let length = lengths.next().filter(|&length| length < buffer.len())?;
+            let length = lengths.next().filter(|&length| length <= buffer.len())?;
+            let is_untouched = buffer.iter().all(|byte| *byte == UNTOUCHED);
+            if length == buffer.len() && is_untouched {
+                return None;
+            }
             buffer.truncate(length);
             Some(buffer)
         }))
     }
+}
+
+/// The buffer for an attribute. NSS softokn takes none but the exact size for a number.
+fn room(kind: CK_ATTRIBUTE_TYPE) -> Vec<u8> {
+    let length = match kind {
+        CKA_KEY_TYPE | CKA_VALUE_LEN => size_of::<CK_ULONG>(),
+        _ => VALUE_MAX,
+    };
+    vec![UNTOUCHED; length]
 }
 
 fn attribute<T>(kind: CK_ATTRIBUTE_TYPE, value: &mut T) -> CK_ATTRIBUTE {

@@ -5,13 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cryptoki_sys::{
-    CK_SESSION_HANDLE, CK_SLOT_ID, CK_TOKEN_INFO, CKF_RW_SESSION, CKF_SERIAL_SESSION, CKU_USER,
+    CK_FUNCTION_LIST, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CK_TOKEN_INFO, CKF_RW_SESSION,
+    CKF_SERIAL_SESSION, CKU_USER,
 };
 
 use super::library::{Library, padded};
+use super::token_iv::TokenIvs;
 use crate::hsm::backend::TokenIdentity;
 use crate::hsm::codes;
 use crate::hsm::fault::{Cause, Fault, FaultKind};
+use crate::hsm::profile::{Profile, SessionKind};
 use crate::metrics::TokenMetrics;
 
 /// How a token is told from the others of its module. Slot numbers change, these do not.
@@ -23,32 +26,38 @@ pub enum TokenSelector {
     Serial(String),
 }
 
-/// One PKCS#11 session. Closed when dropped.
-pub(super) struct Pkcs11Session {
+/// What all sessions with a token share.
+#[derive(Clone)]
+pub(super) struct Link {
     pub(super) library: Arc<Library>,
     pub(super) metrics: Arc<TokenMetrics>,
+    pub(super) profile: &'static Profile,
+    /// The IVs that the token has made, if it is the one to make them.
+    pub(super) token_ivs: Arc<TokenIvs>,
+    /// The generation of the connection that is in use now.
+    pub(super) current: Arc<AtomicU64>,
+}
+
+/// One PKCS#11 session. Closed when dropped.
+pub(super) struct Pkcs11Session {
+    pub(super) link: Link,
     pub(super) handle: CK_SESSION_HANDLE,
     pub(super) generation: u64,
-    /// The generation of the connection that is in use now.
-    current: Arc<AtomicU64>,
     /// Of the library when the session was opened.
     initialisation: u64,
 }
 
 impl Pkcs11Session {
-    /// Opens a session. It is a read-write one because some tokens know no other kind, and
-    /// because a public read-only session may not make the probe key on all of them.
-    pub(super) fn open(
-        library: Arc<Library>,
-        metrics: Arc<TokenMetrics>,
-        slot: CK_SLOT_ID,
-        generation: u64,
-        current: Arc<AtomicU64>,
-    ) -> Result<Self, Fault> {
-        let initialisation = library.initialisation();
+    /// Opens a session of the kind that the profile names.
+    pub(super) fn open(link: Link, slot: CK_SLOT_ID, generation: u64) -> Result<Self, Fault> {
+        let initialisation = link.library.initialisation();
         let mut handle: CK_SESSION_HANDLE = 0;
-        library.call(&metrics, "C_OpenSession", |list| {
-            let flags = CKF_SERIAL_SESSION | CKF_RW_SESSION;
+        let kind = match link.profile.session_kind {
+            SessionKind::ReadWrite => CKF_RW_SESSION,
+            SessionKind::ReadOnly => 0,
+        };
+        link.library.call_as(link.profile, &link.metrics, "C_OpenSession", |list| {
+            let flags = CKF_SERIAL_SESSION | kind;
             // SAFETY: no notification callback is given (CloudHSM wants both null); `handle` is a
             // valid place for the answer.
             list.C_OpenSession
@@ -58,12 +67,22 @@ impl Pkcs11Session {
         if handle == 0 {
             return Err(Fault::nonsense("C_OpenSession", "the number of no session"));
         }
-        Ok(Self { library, metrics, handle, generation, current, initialisation })
+        Ok(Self { link, handle, generation, initialisation })
+    }
+
+    /// Calls one C function of the token's module.
+    pub(super) fn call(
+        &self,
+        function: &'static str,
+        call: impl FnOnce(&CK_FUNCTION_LIST) -> Option<CK_RV>,
+    ) -> Result<(), Fault> {
+        let Link { library, profile, metrics, .. } = &self.link;
+        library.call_as(profile, metrics, function, call)
     }
 
     /// Whether the token has been connected to anew since: this session may be another's by now.
     pub(super) fn check_connection(&self) -> Result<(), Fault> {
-        if self.current.load(Ordering::Acquire) == self.generation {
+        if self.link.current.load(Ordering::Acquire) == self.generation {
             return Ok(());
         }
         let why = "it belongs to an earlier connection";
@@ -74,7 +93,7 @@ impl Pkcs11Session {
     pub(super) fn login(&mut self, pin: &str) -> Result<(), Fault> {
         let length = pin.len() as cryptoki_sys::CK_ULONG;
         let handle = self.handle;
-        let login = self.library.call(&self.metrics, "C_Login", |list| {
+        let login = self.call("C_Login", |list| {
             // SAFETY: the PIN lives through the call and is only read, although C says `*mut`.
             list.C_Login.map(|f| unsafe { f(handle, CKU_USER, pin.as_ptr().cast_mut(), length) })
         });
@@ -88,11 +107,11 @@ impl Pkcs11Session {
 impl Drop for Pkcs11Session {
     fn drop(&mut self) {
         // The session went with the library's state, and its number may have been given out again.
-        if self.initialisation != self.library.initialisation() {
+        if self.initialisation != self.link.library.initialisation() {
             return;
         }
         let handle = self.handle;
-        let closed = self.library.call(&self.metrics, "C_CloseSession", |list| {
+        let closed = self.call("C_CloseSession", |list| {
             // SAFETY: the handle came from C_OpenSession; one that died since is refused.
             list.C_CloseSession.map(|f| unsafe { f(handle) })
         });

@@ -91,7 +91,7 @@ impl Bench {
     /// A ciphertext of the key's.
     async fn sealed(&self) -> Opening {
         let Sealed { iv, ciphertext, tag } = self.encrypt().await.expect("the token encrypts");
-        Opening { iv: iv.to_vec(), aad: AAD.into(), ciphertext, tag }
+        Opening { iv: iv.as_bytes().to_vec(), aad: AAD.into(), ciphertext, tag }
     }
 
     /// The key's handle once the token has been connected to again, after `old` was in use.

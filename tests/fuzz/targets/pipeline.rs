@@ -15,7 +15,7 @@ use support::memory::{MemoryBackend, MemoryKey};
 use tokio::runtime::Runtime;
 use xksd::clock::Clock;
 use xksd::hsm::token::{self, Token};
-use xksd::keystore::{Keystore, Keystores, Settings};
+use xksd::keystore::{Keystore, Keystores, Settings, VerifyWrites};
 use xksd::metrics::Metrics;
 use xksd::names::{AccessKeyId, Region};
 use xksd::secret::Secret;
@@ -58,6 +58,7 @@ impl Site {
             credentials: Credentials::new([(access_key_id.clone(), secret())]).unwrap(),
             keys: vec!["*".parse().unwrap()],
             token: "memory".parse().unwrap(),
+            verify_writes: VerifyWrites::default(),
         });
         let snapshot = Snapshot {
             keystores: Keystores::new(vec![keystore]).unwrap(),

@@ -1,6 +1,8 @@
 //! Keys that somebody else made in a PKCS#11 token, with whatever attributes.
 
+use std::ffi::CStr;
 use std::path::Path;
+use std::ptr::NonNull;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
@@ -33,8 +35,28 @@ impl ForeignTool {
     /// # Panics
     /// Where that fails.
     pub fn login(module: &Path, token: &str, pin: &str) -> Self {
+        Self::login_initializing(module, token, pin, None)
+    }
+
+    /// The same, with a text for the reserved argument of C_Initialize.
+    ///
+    /// # Panics
+    /// Where that fails.
+    #[allow(unsafe_code, reason = "cryptoki takes the argument as a pointer")]
+    pub fn login_initializing(
+        module: &Path,
+        token: &str,
+        pin: &str,
+        initialization: Option<&CStr>,
+    ) -> Self {
         let pkcs11 = Pkcs11::new(module).expect("the module can be loaded");
-        match pkcs11.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
+        let flags = CInitializeFlags::OS_LOCKING_OK;
+        let arguments = match initialization.map(|text| NonNull::from(text).cast()) {
+            None => CInitializeArgs::new(flags),
+            // SAFETY: a text with a NUL at its end, which lives through the call and is only read.
+            Some(text) => unsafe { CInitializeArgs::new_with_reserved(flags, text) },
+        };
+        match pkcs11.initialize(arguments) {
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
             Err(error) => panic!("C_Initialize: {error}"),
         }
@@ -48,6 +70,25 @@ impl ForeignTool {
             Err(error) => panic!("C_Login: {error}"),
         }
         Self(session)
+    }
+
+    /// Whether the token takes a label that is no UTF-8, which PKCS#11 wants: kryoptic does not.
+    ///
+    /// # Panics
+    /// Where it refuses for another reason.
+    pub fn takes_any_label(&self) -> bool {
+        let template = [
+            Attribute::Class(ObjectClass::SECRET_KEY),
+            Attribute::KeyType(KeyType::AES),
+            Attribute::Token(false),
+            Attribute::Value(vec![1; 32]),
+            Attribute::Label(vec![0xff]),
+        ];
+        match self.0.create_object(&template) {
+            Ok(object) => self.0.destroy_object(object).map(|()| true).expect("it was made"),
+            Err(Error::Pkcs11(RvError::AttributeValueInvalid, _)) => false,
+            Err(error) => panic!("C_CreateObject: {error}"),
+        }
     }
 
     /// Makes a token object.
@@ -66,7 +107,13 @@ impl ForeignTool {
             Attribute::Derive(usage.derive),
         ];
         if material == Material::Rsa2048 {
-            let public = [Attribute::ModulusBits(2048.into()), Attribute::Label(label.to_vec())];
+            // NSS assumes no exponent, and no id of the private key's.
+            let public = [
+                Attribute::ModulusBits(2048.into()),
+                Attribute::PublicExponent(vec![1, 0, 1]),
+                Attribute::Label(label.to_vec()),
+                Attribute::Id(id.to_vec()),
+            ];
             let made = self.0.generate_key_pair(&Mechanism::RsaPkcsKeyPairGen, &public, &template);
             made.expect("the token makes RSA keys");
             return;

@@ -17,6 +17,7 @@ pub mod memory;
 pub mod request;
 pub mod shim;
 pub mod site;
+pub mod soft_tokens;
 pub mod token;
 
 use std::io::Write as _;

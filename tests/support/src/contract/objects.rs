@@ -41,6 +41,8 @@ pub fn labels(backend: &dyn Backend, keys: &dyn Keys) {
     let long = vec![b'x'; 129];
     let odd: [&[u8]; 8] =
         [b"", b"\xff\xfe", b"a\0b", b"xksd:probe", b"a:b", b"a b", "ключ".as_bytes(), &long];
+    let is_taken = |label: &&[u8]| keys.takes_any_label() || std::str::from_utf8(label).is_ok();
+    let odd: Vec<&[u8]> = odd.into_iter().filter(is_taken).collect();
     for (number, label) in odd.iter().enumerate() {
         keys.add(label, number.to_string().as_bytes(), Material::Aes(VALUE), BOTH);
     }

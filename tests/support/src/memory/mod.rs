@@ -67,6 +67,8 @@ pub enum Act {
     HangThenReturn(Gate, Code),
     /// C_Encrypt: a bit of the ciphertext is wrong. C_Decrypt: a bit of the plaintext is.
     FlipBit,
+    /// C_Encrypt: a bit of the tag is wrong.
+    FlipTagBit,
     /// C_GenerateRandom: the same bytes as always when it does this, no two of them alike.
     StandStill,
     /// C_GenerateRandom: succeeds and writes nothing.

@@ -6,6 +6,7 @@ use xksd::hsm::codes;
 use xksd::hsm::fault::Fault;
 use xksd::hsm::key::{KeyAttributes, Usage};
 use xksd::secret::Plaintext;
+use xksd::wire::gcm::Iv;
 
 use super::{Act, MemoryBackend, MemoryKey, fill};
 
@@ -95,11 +96,13 @@ impl Session for MemorySession {
         let tag = cipher
             .seal_in_place_separate_tag(nonce, Aad::from(aad), &mut ciphertext)
             .expect("no plaintext of a test is too long for AES-GCM");
-        if let (Some(Act::FlipBit), Some(byte)) = (act, ciphertext.first_mut()) {
-            *byte ^= 1;
+        let mut tag: [u8; TAG_LEN] = tag.as_ref().try_into().expect("a tag has 16 bytes");
+        match (act, ciphertext.first_mut()) {
+            (Some(Act::FlipBit), Some(byte)) => *byte ^= 1,
+            (Some(Act::FlipTagBit), _) => tag[TAG_LEN - 1] ^= 1,
+            _ => {}
         }
-        let tag = tag.as_ref().try_into().expect("a tag has 16 bytes");
-        Ok(Sealed { iv: *iv, ciphertext, tag })
+        Ok(Sealed { iv: Iv::Twelve(*iv), ciphertext, tag })
     }
 
     fn decrypt(
