@@ -1,7 +1,7 @@
 //! The daemon: puts the parts together, serves until told to leave, and leaves in order.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+mod tokens;
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
@@ -12,11 +12,11 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::{Config, Ops, Server, Transport};
-use crate::hsm::pkcs11::{Library, Pkcs11Backend, exit_now};
+use crate::hsm::pkcs11::exit_now;
+use crate::hsm::process::ProcessBackend;
 use crate::hsm::token::Token;
 use crate::keystore::{Keystore, Keystores};
 use crate::metrics::Metrics;
-use crate::names::TokenName;
 use crate::server::connections::Connections;
 use crate::server::drain::{Drain, Phase};
 use crate::server::http::Xks;
@@ -26,6 +26,7 @@ use crate::server::pipeline::{Pipeline, Snapshot};
 use crate::sigv4::Verifier;
 use crate::tls::{self, Tls, TlsError};
 use crate::wire::limits::Limits;
+use tokens::Tokens;
 
 /// How long the threads of the tokens may take to leave the HSM library.
 const TOKENS_PATIENCE: Duration = Duration::from_secs(5);
@@ -59,18 +60,16 @@ pub enum StartError {
 /// Serves until SIGTERM or SIGINT. Does not return after a successful start: it leaves through
 /// `_exit`, since a thread may be inside the HSM library to the end.
 pub fn serve(config: Config) -> Result<ExitCode, StartError> {
-    harden();
+    hide_memory();
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let status = runtime.block_on(async { Daemon::start(config)?.run().await })?;
     exit_now(status)
 }
 
-/// What a core dump or a debugger of the same user could read is not readable, and there are
-/// descriptors for every connection.
-fn harden() {
-    use rustix::process::{
-        DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
-    };
+/// Nothing of our memory is readable through a core dump or a debugger of the same user.
+pub(crate) fn hide_memory() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "cannot turn core dumps off");
     }
@@ -78,6 +77,11 @@ fn harden() {
     if let Err(error) = setrlimit(Resource::Core, none) {
         tracing::warn!(%error, "cannot limit core dumps to nothing");
     }
+}
+
+/// There are descriptors for every connection.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let files = getrlimit(Resource::Nofile);
     let most = Rlimit { current: files.maximum, maximum: files.maximum };
     if let Err(error) = setrlimit(Resource::Nofile, most) {
@@ -87,6 +91,8 @@ fn harden() {
 
 struct Daemon {
     snapshot: Arc<Snapshot>,
+    /// Those whose libraries run in processes of their own.
+    children: Vec<Arc<ProcessBackend>>,
     drain: Drain,
     /// Never advanced, only kept: health checks are answered to the very end.
     _ops_drain: Drain,
@@ -115,7 +121,7 @@ impl Signals {
 
 impl Daemon {
     fn start(config: Config) -> Result<Self, StartError> {
-        let Config { server, ops, fleet_size, tokens, keystores, .. } = config;
+        let Config { server, ops, log, fleet_size, tokens, keystores, .. } = config;
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -128,9 +134,10 @@ impl Daemon {
         let sockets = bind_all(&server, &ops)?;
         let keystores = keystores.into_iter().map(Keystore::new).collect();
         let keystores = Keystores::new(keystores).map_err(|mut clashes| clashes.remove(0))?;
+        let Tokens { tokens, children } = Tokens::start(tokens, &log, &metrics);
         let snapshot = Arc::new(Snapshot {
             keystores,
-            tokens: start_tokens(tokens, &metrics),
+            tokens,
             fleet_size,
             limits: Limits::default(),
             deadline: server.deadline,
@@ -168,6 +175,7 @@ impl Daemon {
         Ok(Self {
             _ops_drain: ops_drain,
             snapshot,
+            children,
             drain,
             drain_delay,
             drain_timeout,
@@ -218,11 +226,17 @@ impl Daemon {
     /// No thread is inside the HSM library when the process leaves, if it can be helped.
     async fn stop_tokens(&self) {
         let tokens: Vec<Arc<Token>> = self.snapshot.tokens.values().cloned().collect();
+        let children = self.children.clone();
         let stop = move || {
             for token in tokens {
                 if !token.stop(TOKENS_PATIENCE) {
                     let token = token.name().as_str();
                     tracing::warn!(token, "a call into the HSM library has not returned");
+                }
+            }
+            for child in children {
+                if !child.end() {
+                    tracing::warn!("a process of an HSM library does not end");
                 }
             }
         };
@@ -265,28 +279,6 @@ fn transport(transport: &Transport, metrics: &Metrics) -> Result<listener::Trans
             Ok(listener::Transport::Plain)
         }
     }
-}
-
-/// One library per module, however many of its tokens are used.
-fn start_tokens(
-    tokens: std::collections::BTreeMap<TokenName, crate::config::Token>,
-    metrics: &Metrics,
-) -> HashMap<TokenName, Arc<Token>> {
-    let mut libraries: HashMap<PathBuf, Arc<Library>> = HashMap::new();
-    let start = |(name, token): (TokenName, crate::config::Token)| {
-        let crate::config::Token { module, selector, pin, profile, initialization, settings } =
-            token;
-        let library = libraries
-            .entry(module.clone())
-            .or_insert_with(|| Arc::new(Library::new(module).with_initialization(initialization)))
-            .clone();
-        let metrics = metrics.token(&name);
-        let backend = Pkcs11Backend::new(library, selector, pin, metrics.clone());
-        let backend = Arc::new(backend.with_profile(profile));
-        let token = Token::start(name.clone(), settings, backend, metrics);
-        (name, Arc::new(token))
-    };
-    tokens.into_iter().map(start).collect()
 }
 
 fn ops_acceptor<S: Serve>(service: S, limits: &listener::Limits, drain: &Drain) -> Acceptor<S> {

@@ -15,7 +15,8 @@
 //! 3. [`operations`] looks the key up in the [`catalogue`], makes it an
 //!    [`keystore::AuthorizedKey`], and asks the [`hsm::token`] to encrypt or decrypt with it.
 //! 4. A [`hsm::worker`] takes the job from the token's queue, on a thread that owns one session,
-//!    and makes two C calls through [`hsm::pkcs11`].
+//!    and has two C calls made by [`hsm::pkcs11`]: in a child process, through [`hsm::process`],
+//!    or on its own thread.
 //! 5. [`wire::response`] writes the answer. A failure anywhere is turned into an error of the
 //!    protocol by [`server::rescue`], and [`server::record`] writes down what happened.
 //!
@@ -29,7 +30,7 @@
 //! |---|---|
 //! | 5 process | [`daemon`], [`cli`], [`doctor`], [`config`], [`telemetry`] |
 //! | 4 compose | [`server`] |
-//! | 3 act | [`operations`], [`client`], [`catalogue`], [`tls`], [`metrics`], [`hsm::token`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::pkcs11`] |
+//! | 3 act | [`operations`], [`client`], [`catalogue`], [`tls`], [`metrics`], [`hsm::token`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
 //! | 2 decide | [`keystore`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`] |
 //! | 1 protocol | [`wire`], [`sigv4`] |
 //! | 0 words | [`names`], [`secret`], [`clock`] |

@@ -3,7 +3,7 @@
 //! Label values come from closed sets or from names in the configuration, so that a stranger who
 //! sends requests can't create series. Units and names follow the Prometheus conventions.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
@@ -47,6 +47,7 @@ pub struct Metrics {
     hsm_sessions: IntGaugeVec,
     hsm_up: IntGaugeVec,
     hsm_probe_duration: GaugeVec,
+    hsm_processes: IntCounterVec,
     catalogue_keys: IntGaugeVec,
     catalogue_read: GaugeVec,
 }
@@ -209,6 +210,12 @@ impl Metrics {
                 "Duration of the last successful health probe.",
                 &["token"],
             ),
+            hsm_processes: counters(
+                r,
+                "xksd_hsm_process_starts_total",
+                "Processes started for the token's library; more than one: it crashed or hung.",
+                &["token"],
+            ),
             catalogue_keys: int_gauges(
                 r,
                 "xksd_catalogue_keys",
@@ -330,8 +337,21 @@ impl Metrics {
             probe: self.hsm_probe_duration.with_label_values(&[token]),
             keys: self.catalogue_keys.with_label_values(&[token]),
             read: self.catalogue_read.with_label_values(&[token]),
+            processes: self.hsm_processes.with_label_values(&[token]),
+            notes: None,
         })
     }
+}
+
+/// A C call that has returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HsmCall {
+    /// The function.
+    pub function: &'static str,
+    /// How long it took.
+    pub took: Duration,
+    /// What it returned.
+    pub code: Code,
 }
 
 /// The metrics of one token.
@@ -349,6 +369,9 @@ pub struct TokenMetrics {
     probe: Gauge,
     keys: IntGauge,
     read: Gauge,
+    processes: IntCounter,
+    /// Where C calls are noted, in a process whose metrics nobody reads.
+    notes: Option<Mutex<Vec<HsmCall>>>,
 }
 
 /// Why a job was not done.
@@ -365,8 +388,29 @@ pub enum JobRefused {
 }
 
 impl TokenMetrics {
+    /// Only notes C calls, for [`TokenMetrics::take_notes`]; nothing else of it is ever read.
+    pub fn noting() -> Self {
+        let name: TokenName = "none".parse().expect("it is a token name");
+        let metrics = Metrics::new().token(&name);
+        let metrics = Arc::into_inner(metrics).expect("nobody else has it yet");
+        Self { notes: Some(Mutex::default()), ..metrics }
+    }
+
+    /// The calls since this was last asked.
+    pub fn take_notes(&self) -> Vec<HsmCall> {
+        self.notes.as_ref().map(|notes| std::mem::take(&mut *lock(notes))).unwrap_or_default()
+    }
+
+    /// A process was started for the token's library.
+    pub fn process_started(&self) {
+        self.processes.inc();
+    }
+
     /// A C call has returned.
     pub fn hsm_call(&self, function: &'static str, took: Duration, code: Code) {
+        if let Some(notes) = &self.notes {
+            return lock(notes).push(HsmCall { function, took, code });
+        }
         let token = self.token.as_str();
         self.calls.with_label_values(&[token, function]).observe(took.as_secs_f64());
         if code != codes::OK {
@@ -421,6 +465,10 @@ impl TokenMetrics {
         self.keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
         self.read.set(unix_now());
     }
+}
+
+fn lock(notes: &Mutex<Vec<HsmCall>>) -> std::sync::MutexGuard<'_, Vec<HsmCall>> {
+    notes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A request whose path names no key store counts under `none`.

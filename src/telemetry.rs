@@ -1,5 +1,7 @@
 //! Logs, by `tracing`: JSON or text, to standard error, which systemd and Kubernetes collect.
 
+use std::str::FromStr;
+
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt;
@@ -21,6 +23,29 @@ pub enum Format {
     Json,
     /// For people.
     Text,
+}
+
+impl Format {
+    /// As it is written in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Text => "text",
+        }
+    }
+}
+
+/// Neither `json` nor `text`.
+#[derive(Debug, thiserror::Error)]
+#[error("must be `json` or `text`")]
+pub struct FormatError;
+
+impl FromStr for Format {
+    type Err = FormatError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        [Self::Json, Self::Text].into_iter().find(|format| format.name() == text).ok_or(FormatError)
+    }
 }
 
 impl Default for Settings {

@@ -126,6 +126,17 @@ impl Diagnosis {
 }
 
 #[test]
+fn one_token_can_be_looked_at_alone() {
+    let installation = Installation::new();
+    let alone = installation.examine(&["--token", "hsm"], &[]);
+    assert_eq!(alone.code, 0, "{:#?}", alone.findings);
+    assert!(alone.of("ok").iter().any(|(check, _message)| *check == "token.login"));
+    let output = installation.xksd(&["doctor", "--token", "hms"], &[]);
+    assert_eq!(output.status.code(), Some(64));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("there is no [tokens.hms]"));
+}
+
+#[test]
 fn a_healthy_installation_passes_every_check() {
     let installation = Installation::new();
     let before = installation.logins();

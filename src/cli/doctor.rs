@@ -6,15 +6,20 @@ use clap::Args;
 
 use super::failure::{print, say};
 use super::startup::{configuration, configuration_for_modules};
-use super::{ConfigFile, Failure};
+use super::{ConfigFile, Exit, Failure};
+use crate::config::Token;
 use crate::doctor::{self, Finding, LowCount, Status};
 use crate::hsm::pkcs11::exit_now;
+use crate::names::TokenName;
 
 #[derive(Debug, Args)]
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Doctor {
     #[command(flatten)]
     config: ConfigFile,
+    /// Of the tokens, look at this one only
+    #[arg(long, value_name = "NAME")]
+    token: Option<TokenName>,
     /// Print the findings as a JSON array
     #[arg(long)]
     json: bool,
@@ -48,8 +53,15 @@ impl Doctor {
         } else {
             // Read again: this may start the process anew, in the environment of the modules.
             drop(outcome);
-            let config = configuration_for_modules(&self.config)?;
+            let is_meant = |name: &TokenName| self.token.as_ref().is_none_or(|one| one == name);
+            let of = |name: &TokenName, _: &Token| is_meant(name);
+            let mut config = configuration_for_modules(&self.config, of)?;
             doctor::configuration(Ok(&config), &mut report);
+            config.tokens.retain(|name, _token| is_meant(name));
+            if let Some(name) = self.token.as_ref().filter(|_| config.tokens.is_empty()) {
+                let failure = format!("there is no [tokens.{name}] in the configuration");
+                return Err(Failure::new(Exit::Usage, failure));
+            }
             let low_count = if self.try_pin { LowCount::Try } else { LowCount::Spare };
             doctor::examine(config, low_count, &mut report);
         }

@@ -81,11 +81,16 @@ impl Keys {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         let outcome = match self {
             Self::Create(create) => {
-                let config = configuration_for_modules(&create.config)?;
+                let of = |name: &TokenName, _: &Token| {
+                    create.token.as_ref().is_none_or(|one| one == name)
+                };
+                let config = configuration_for_modules(&create.config, of)?;
                 create.run(&config)
             }
             Self::List(list) => {
-                let config = configuration_for_modules(&list.config)?;
+                let of =
+                    |name: &TokenName, _: &Token| list.token.as_ref().is_none_or(|one| one == name);
+                let config = configuration_for_modules(&list.config, of)?;
                 list.run(&config)
             }
         };

@@ -7,6 +7,7 @@ mod bench;
 mod config;
 mod doctor;
 mod failure;
+mod hsm_worker;
 mod keys;
 mod serve;
 mod startup;
@@ -45,6 +46,9 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Measure how fast a proxy answers, ours or another
     Bench(Box<bench::Bench>),
+    /// The process of a token's PKCS#11 library; the daemon starts it
+    #[command(hide = true)]
+    HsmWorker(hsm_worker::HsmWorker),
 }
 
 /// Where the configuration is.
@@ -76,5 +80,6 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Keys(keys) => keys.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Bench(bench) => bench.run(),
+        Command::HsmWorker(worker) => worker.run(),
     }
 }

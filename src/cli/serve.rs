@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::startup::configuration_for_modules;
 use super::{ConfigFile, Exit, Failure};
-use crate::config::Config;
+use crate::config::{Config, Isolation, Token};
 use crate::daemon::{self, StartError};
 use crate::telemetry;
 
@@ -20,7 +20,8 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
-        let config = configuration_for_modules(&self.config)?;
+        let is_inside = |token: &Token| token.isolation == Isolation::Thread;
+        let config = configuration_for_modules(&self.config, |_name, token| is_inside(token))?;
         telemetry::start(&config.log).map_err(|error| Failure::new(Exit::Config, error))?;
         for warning in &config.warnings {
             tracing::warn!(warning, "the configuration could be safer");

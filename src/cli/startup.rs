@@ -1,11 +1,13 @@
 //! What commands do before their work: read the configuration, and set the environment of modules.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::{ConfigFile, Exit, Failure};
-use crate::config::{self, Config, ConfigErrors};
+use crate::config::{self, Config, ConfigErrors, Token};
+use crate::names::TokenName;
 
 /// Reads the configuration.
 pub(super) fn configuration(file: &ConfigFile) -> Result<Config, ConfigErrors> {
@@ -15,15 +17,20 @@ pub(super) fn configuration(file: &ConfigFile) -> Result<Config, ConfigErrors> {
     config::load(&file.path, variables)
 }
 
-/// Reads the configuration for a command that loads PKCS#11 modules. If they are to see another
-/// environment than this process has, it starts anew in that one, and this call does not return.
+/// Reads the configuration for a command that loads PKCS#11 modules of these tokens. If they are to
+/// see another environment than this process has, it starts anew in that one, and this call does
+/// not return.
 ///
 /// Changing the environment of a running process is not sound: C code of another thread may be
 /// reading it. After starting anew nothing differs any more, so that happens once.
-pub(super) fn configuration_for_modules(file: &ConfigFile) -> Result<Config, Failure> {
+pub(super) fn configuration_for_modules(
+    file: &ConfigFile,
+    of: impl Fn(&TokenName, &Token) -> bool,
+) -> Result<Config, Failure> {
     let config = configuration(file)?;
-    let differs = |(name, value): (&String, &String)| env::var_os(name) != Some(value.into());
-    if !config.environment.iter().any(differs) {
+    let environment = environment(config.tokens.iter().filter(|(name, token)| of(name, token)))?;
+    let differs = |(name, value): (&&String, &&String)| env::var_os(name) != Some(value.into());
+    if !environment.iter().any(differs) {
         return Ok(config);
     }
     let mut arguments = env::args_os();
@@ -31,12 +38,29 @@ pub(super) fn configuration_for_modules(file: &ConfigFile) -> Result<Config, Fai
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
-    let error = command.args(arguments).envs(&config.environment).exec();
+    let error = command.args(arguments).envs(&environment).exec();
     let failure = format!("cannot start anew with the environment of the modules: {error}");
-    let hint = format!("set these before xksd starts: {}", names(&config));
+    let names = environment.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+    let hint = format!("set these before xksd starts: {names}");
     Err(Failure::new(Exit::OsError, failure).hint(hint))
 }
 
-fn names(config: &Config) -> String {
-    config.environment.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+/// What all of these tokens want together.
+fn environment<'a>(
+    tokens: impl Iterator<Item = (&'a TokenName, &'a Token)>,
+) -> Result<BTreeMap<&'a String, &'a String>, Failure> {
+    let mut environment = BTreeMap::new();
+    for (name, token) in tokens {
+        for (variable, value) in &token.environment {
+            if environment.insert(variable, value).is_some_and(|other| other != value) {
+                let failure = format!(
+                    "token `{name}` wants another value for the environment variable `{variable}` \
+                     than a token before it"
+                );
+                let hint = "--token takes one of them at a time";
+                return Err(Failure::new(Exit::Config, failure).hint(hint));
+            }
+        }
+    }
+    Ok(environment)
 }

@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use fault::{ConfigErrors, Fault, Origin};
+pub use secrets::SecretSource;
 
 use reader::{Section, Shape};
 use report::{Report, Wrong};
@@ -57,8 +58,6 @@ pub struct Config {
     pub tokens: BTreeMap<TokenName, Token>,
     /// Key stores; each names one of the tokens, no two clash.
     pub keystores: Vec<keystore::Settings>,
-    /// Variables that PKCS#11 modules read from the process environment.
-    pub environment: BTreeMap<String, String>,
     /// What is allowed and should not be: an inline PIN, for one.
     pub warnings: Vec<String>,
 }
@@ -113,8 +112,25 @@ pub struct Token {
     pub profile: Option<&'static Profile>,
     /// What the module's C_Initialize is given in its reserved argument.
     pub initialization: Option<CString>,
+    /// Where it was found.
+    pub pin_source: SecretSource,
+    /// Where the module runs.
+    pub isolation: Isolation,
+    /// How long a call may take before the process that makes it is killed.
+    pub call_limit: Duration,
+    /// Variables that the module reads.
+    pub environment: BTreeMap<String, String>,
     /// Sessions, queue, intervals.
     pub settings: token::Settings,
+}
+
+/// Where a PKCS#11 module runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// In a process of its own.
+    Process,
+    /// On threads of the daemon.
+    Thread,
 }
 
 /// Reads the file, with the overrides of the environment put in; no other part of the process is
@@ -161,7 +177,6 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
         fleet_size: fleet_size?,
         tokens: tokens.tokens,
         keystores,
-        environment: tokens.environment,
         warnings: Vec::new(),
     })
 }

@@ -21,8 +21,39 @@ const PLACES: [&str; 4] = ["file", "credential", "env", "inline"];
 /// Where systemd puts the credentials of a service.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
+/// Where a secret can be found again.
+#[derive(Debug)]
+pub enum SecretSource {
+    /// The whole of a file, but for one line end.
+    File(PathBuf),
+    /// An environment variable of this process.
+    Variable(String),
+    /// It stood in the configuration itself.
+    Kept(Secret<String>),
+}
+
+impl SecretSource {
+    /// Reads it again; `None` where it is not there any more, or empty.
+    pub fn read(&self) -> Option<Secret<String>> {
+        let secret = match self {
+            Self::File(file) => from_file(file).ok()?,
+            Self::Variable(name) => Secret::new(std::env::var(name).ok()?),
+            Self::Kept(secret) => Secret::new(secret.expose().clone()),
+        };
+        filled(secret).ok()
+    }
+}
+
 /// Reads the secret that `key` tells the place of; it must be there.
 pub(super) fn secret(section: &mut Section<'_>, key: &'static str) -> Option<Secret<String>> {
+    located_secret(section, key).map(|(secret, _source)| secret)
+}
+
+/// The same, and where it can be found again.
+pub(super) fn located_secret(
+    section: &mut Section<'_>,
+    key: &'static str,
+) -> Option<(Secret<String>, SecretSource)> {
     let path = section.path(key);
     if !section.has(key) {
         let wrong = Wrong::from(format!("is missing; it takes {}", forms()));
@@ -61,13 +92,17 @@ pub(super) fn secret(section: &mut Section<'_>, key: &'static str) -> Option<Sec
             if read.is_ok() {
                 warn_if_readable(report, &path, &file);
             }
-            read
+            read.map(|secret| (secret, SecretSource::File(file)))
         }
         "credential" => from_credential(report, &value),
-        "env" => from_environment(report, &value),
+        "env" => {
+            from_environment(report, &value).map(|secret| (secret, SecretSource::Variable(value)))
+        }
         _ => Err(Wrong::from(format!("has no place `{name}`; it takes {}", forms()))),
     };
-    read.and_then(filled).map_err(|wrong| report.fault(&path, None, wrong)).ok()
+    read.and_then(|(secret, source)| Ok((filled(secret)?, source)))
+        .map_err(|wrong| report.fault(&path, None, wrong))
+        .ok()
 }
 
 /// Warns if others than the owner can read what only the owner should.
@@ -84,10 +119,12 @@ fn forms() -> String {
     alternatives(&forms.each_ref().map(String::as_str))
 }
 
-fn inline(report: &Report, key: &str, text: String) -> Option<Secret<String>> {
+fn inline(report: &Report, key: &str, text: String) -> Option<(Secret<String>, SecretSource)> {
     let hint = "keep it in a file of its own instead: { file = \"...\" }";
     report.warn(key, format!("a secret stands in plain sight; {hint}"));
-    filled(Secret::new(text)).map_err(|wrong| report.fault(key, None, wrong)).ok()
+    let secret = filled(Secret::new(text)).map_err(|wrong| report.fault(key, None, wrong)).ok()?;
+    let kept = SecretSource::Kept(Secret::new(secret.expose().clone()));
+    Some((secret, kept))
 }
 
 fn filled(secret: Secret<String>) -> Result<Secret<String>, Wrong> {
@@ -108,7 +145,7 @@ fn from_file(file: &Path) -> Result<Secret<String>, Wrong> {
     Ok(Secret::new(text))
 }
 
-fn from_credential(report: &Report, name: &str) -> Result<Secret<String>, Wrong> {
+fn from_credential(report: &Report, name: &str) -> Result<(Secret<String>, SecretSource), Wrong> {
     let Some(directory) = report.environment.get(CREDENTIALS_DIRECTORY) else {
         let wrong = Wrong::from(format!(
             "takes the systemd credential `{name}`, and {CREDENTIALS_DIRECTORY} is not set"
@@ -118,7 +155,8 @@ fn from_credential(report: &Report, name: &str) -> Result<Secret<String>, Wrong>
     if name.is_empty() || name.contains('/') {
         return Err("`credential` must be the name of a credential, without slashes".into());
     }
-    from_file(&PathBuf::from(directory).join(name))
+    let file = PathBuf::from(directory).join(name);
+    from_file(&file).map(|secret| (secret, SecretSource::File(file)))
 }
 
 fn from_environment(report: &Report, name: &str) -> Result<Secret<String>, Wrong> {

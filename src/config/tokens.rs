@@ -3,71 +3,78 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 
-use super::Token;
 use super::parse::{alternatives, duration_within, filled, number_within};
 use super::reader::{Section, Shape};
 use super::report::Wrong;
-use super::secrets::secret;
+use super::secrets::located_secret;
+use super::{Isolation, Token};
 use crate::hsm::pkcs11::TokenSelector;
 use crate::hsm::profile::{self, Initialization, Profile};
 use crate::hsm::token;
 use crate::names::TokenName;
 
-/// Every token, and what its module wants of the environment.
+/// Every token.
 #[derive(Debug)]
 pub(super) struct Tokens {
     /// Those that are without fault.
     pub(super) tokens: BTreeMap<TokenName, Token>,
     /// The names of all, with and without fault.
     pub(super) names: Vec<String>,
-    /// All variables for modules.
-    pub(super) environment: BTreeMap<String, String>,
 }
 
 /// Reads all of `tokens`.
 pub(super) fn tokens(root: &mut Section<'_>) -> Tokens {
     let sections = root.named("tokens");
     let names = sections.iter().map(|(name, _)| name.clone()).collect();
-    let mut all = Tokens { tokens: BTreeMap::new(), names, environment: BTreeMap::new() };
-    // Which token a variable came from.
-    let mut owners: BTreeMap<String, String> = BTreeMap::new();
+    let mut all = Tokens { tokens: BTreeMap::new(), names };
+    // What modules inside this process want of its environment, and which token wanted it first.
+    let mut shared: BTreeMap<String, (String, String)> = BTreeMap::new();
     let mut initializations = BTreeMap::new();
     for (name, mut section) in sections {
         let token_name = name.parse::<TokenName>();
         if let Err(error) = &token_name {
             section.report.fault(&root.path(&format!("tokens.{name}")), None, error.into());
         }
-        for (variable, value) in environment(&mut section) {
+        let isolation = isolation(&mut section);
+        let environment = environment(&mut section);
+        let is_inside = isolation == Some(Isolation::Thread);
+        for (variable, value) in environment.iter().filter(|_| is_inside) {
             let key = format!("environment.{variable}");
-            match all.environment.get(&variable) {
-                Some(other) if *other != value => {
-                    let owner = &owners[&variable];
-                    let problem = format!("has another value in [tokens.{owner}.environment]");
-                    let hint = "modules share one process, and thereby one environment";
-                    section.fault(&key, None, Wrong::from(problem).hint(hint));
-                }
-                Some(_) => {}
-                None => {
-                    owners.insert(variable.clone(), name.clone());
-                    all.environment.insert(variable, value);
-                }
+            let mine = (name.clone(), value.clone());
+            let (owner, first) = shared.entry(variable.clone()).or_insert(mine);
+            if first != value {
+                let problem = format!("has another value in [tokens.{owner}.environment]");
+                let hint = "modules with isolation = \"thread\" share one process, and thereby \
+                            one environment";
+                section.fault(&key, None, Wrong::from(problem).hint(hint));
             }
         }
-        if let (Some(token), Ok(name)) = (token(&mut section), token_name) {
-            // A module is initialised once.
-            let (module, text) = (token.module.clone(), token.initialization.clone());
-            let first = initializations.entry(module).or_insert_with(|| text.clone());
-            if *first != text {
-                let problem = "differs from that of another token of the same module";
-                section.fault("initialization", None, Wrong::from(problem));
+        let token = token(&mut section, environment);
+        if let (Some(token), Some(isolation), Ok(name)) = (token, isolation, token_name) {
+            // A module is initialised once in a process.
+            if isolation == Isolation::Thread {
+                let (module, text) = (token.module.clone(), token.initialization.clone());
+                let first = initializations.entry(module).or_insert_with(|| text.clone());
+                if *first != text {
+                    let problem = "differs from that of another token of the same module";
+                    section.fault("initialization", None, Wrong::from(problem));
+                }
             }
-            all.tokens.insert(name, token);
+            all.tokens.insert(name, Token { isolation, ..token });
         }
     }
     all
 }
 
-fn token(section: &mut Section<'_>) -> Option<Token> {
+fn isolation(section: &mut Section<'_>) -> Option<Isolation> {
+    section.or("isolation", "process", Shape::Text, |text| match text {
+        "process" => Ok(Isolation::Process),
+        "thread" => Ok(Isolation::Thread),
+        _ => Err("must be `process` or `thread`".into()),
+    })
+}
+
+fn token(section: &mut Section<'_>, environment: BTreeMap<String, String>) -> Option<Token> {
     let report = section.report;
     let module = section.required("module", Shape::Text, |text| {
         let module = report.path(&filled(text)?);
@@ -94,7 +101,7 @@ fn token(section: &mut Section<'_>) -> Option<Token> {
         }
         _ => None,
     };
-    let pin = secret(section, "pin");
+    let pin = located_secret(section, "pin");
     let profile = section.optional("profile", Shape::Text, profile);
     // What a mistyped profile wants is not known.
     let (sessions_default, sessions_max) = match profile {
@@ -113,10 +120,16 @@ fn token(section: &mut Section<'_>) -> Option<Token> {
         duration_within("100ms", "30s")(text)
             .map_err(|wrong| wrong.hint("what KMS is told of health is never older than a minute"))
     });
+    let call_limit = section.or("call_limit", "5s", Shape::Text, duration_within("1s", "5m"));
+    let (pin, pin_source) = pin?;
     Some(Token {
+        isolation: Isolation::Process,
+        call_limit: call_limit?,
         module: module?,
         selector: selector?,
-        pin: pin?,
+        pin,
+        pin_source,
+        environment,
         profile: profile?,
         initialization: initialization?,
         settings: token::Settings {

@@ -1,8 +1,9 @@
 //! The HSM: what xksd needs of one ([`backend`]), how it fails ([`fault`]), what vendors do
 //! differently ([`profile`]), and how its keys are described ([`key`], [`state`]).
 //!
-//! Only [`pkcs11`] knows PKCS#11. Above it, [`worker`] owns sessions on threads of their own,
-//! [`steward`] watches over a token, and [`token`] is what the asynchronous side talks to.
+//! Only [`pkcs11`] knows PKCS#11; [`process`] has it run in a process of its own. Above them,
+//! [`worker`] owns sessions on threads of their own, [`steward`] watches over a token, and
+//! [`token`] is what the asynchronous side talks to.
 
 pub mod backend;
 mod canary;
@@ -12,6 +13,7 @@ pub mod iv;
 pub mod key;
 mod load;
 pub mod pkcs11;
+pub mod process;
 pub mod profile;
 mod shared;
 pub mod state;

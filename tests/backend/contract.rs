@@ -1,5 +1,5 @@
-//! One contract for all backends: in memory, SoftHSM2 by itself and behind the shim, kryoptic, NSS
-//! softokn.
+//! One contract for all backends: in memory, SoftHSM2 by itself, behind the shim and in a process of
+//! its own, kryoptic, NSS softokn.
 
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ use xksd::hsm::profile;
 use xksd::metrics::Metrics;
 use xksd::secret::Secret;
 
+use crate::isolation::isolated_backend;
+
 /// The backend that leads to this token.
 pub(crate) fn pkcs11_backend(token: &TokenAtHand) -> Pkcs11Backend {
     let library = Library::new(&token.module).with_initialization(token.initialization.clone());
@@ -29,7 +31,7 @@ pub(crate) fn pkcs11_backend(token: &TokenAtHand) -> Pkcs11Backend {
 }
 
 macro_rules! clauses {
-    (@pkcs11 $name:ident, $way:ident, $($clause:ident),+) => {
+    (@pkcs11 $name:ident, $backend:ident, $way:ident, $($clause:ident),+) => {
         mod $name {
             $(
                 #[test]
@@ -42,7 +44,7 @@ macro_rules! clauses {
                             token.pin,
                             token.initialization.as_deref(),
                         );
-                        super::contract::$clause(&super::pkcs11_backend(token), &keys);
+                        super::contract::$clause(&super::$backend(token), &keys);
                     });
                 }
             )+
@@ -58,10 +60,11 @@ macro_rules! clauses {
                 }
             )+
         }
-        clauses!(@pkcs11 softhsm, Direct, $($clause),+);
-        clauses!(@pkcs11 shim, Shim, $($clause),+);
-        clauses!(@pkcs11 kryoptic, Kryoptic, $($clause),+);
-        clauses!(@pkcs11 nss, Nss, $($clause),+);
+        clauses!(@pkcs11 softhsm, pkcs11_backend, Direct, $($clause),+);
+        clauses!(@pkcs11 shim, pkcs11_backend, Shim, $($clause),+);
+        clauses!(@pkcs11 kryoptic, pkcs11_backend, Kryoptic, $($clause),+);
+        clauses!(@pkcs11 nss, pkcs11_backend, Nss, $($clause),+);
+        clauses!(@pkcs11 isolated, isolated_backend, Direct, $($clause),+);
     };
 }
 

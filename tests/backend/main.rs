@@ -3,6 +3,7 @@
 mod catalogue;
 mod contract;
 mod counts;
+mod isolation;
 mod iv;
 mod token;
 mod writes;

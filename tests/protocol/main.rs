@@ -12,6 +12,7 @@ mod framing;
 mod handshake;
 mod hsm_calls;
 mod http2;
+mod isolation;
 mod key_kinds;
 mod listener;
 mod operations;

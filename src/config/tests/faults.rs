@@ -43,6 +43,8 @@ fn a_value_at_fault_is_named_with_what_is_allowed() {
         ("serial = \"1\"", "tokens.hsm.serial: cannot stand beside `label`"),
         ("probe_interval = \"1m\"", "must be 100ms to 30s"),
         ("catalogue_interval = \"\"", "must be a duration"),
+        ("isolation = \"none\"", "tokens.hsm.isolation = \"none\": must be `process` or `thread`"),
+        ("call_limit = \"250ms\"", "tokens.hsm.call_limit = \"250ms\": must be 1s to 5m"),
         ("environment = { \"A=B\" = \"\" }", "tokens.hsm.environment.A=B: is no name"),
         ("environment = { XKSD_X = \"\" }", "is for xksd itself"),
         ("environment = { X = 1 }", "tokens.hsm.environment.X: must be a string, in quotes"),
@@ -157,22 +159,27 @@ fn key_stores_share_neither_prefix_nor_access_key_id() {
 }
 
 #[test]
-fn modules_share_one_environment() {
+fn modules_inside_the_daemon_share_one_environment() {
     let dir = Dir::new();
-    let two = |a: &str, b: &str| {
-        let other =
-            "[tokens.other]\nmodule = \"module.so\"\nlabel = \"x\"\npin = { file = \"token.pin\" }";
-        format!(
-            "{GOOD}{other}\nenvironment.CONF = \"{b}\"\n[tokens.hsm.environment]\nCONF = \"{a}\""
-        )
+    let two = |isolation: &str, a: &str, b: &str| {
+        let other = format!(
+            "[tokens.other]\nmodule = \"module.so\"\nlabel = \"x\"\n\
+             pin = {{ file = \"token.pin\" }}\nisolation = \"thread\"\n\
+             environment.CONF = \"{b}\"\n"
+        );
+        let hsm = and("[tokens.hsm]", &format!("isolation = \"{isolation}\""));
+        format!("{hsm}{other}[tokens.hsm.environment]\nCONF = \"{a}\"")
     };
-    let config = dir.load(&two("/a", "/a"), &[]).unwrap();
-    assert_eq!(config.environment["CONF"], "/a");
+    let config = dir.load(&two("thread", "/a", "/a"), &[]).unwrap();
+    assert_eq!(config.tokens.len(), 2);
     one(
         &dir,
-        &two("/a", "/b"),
+        &two("thread", "/a", "/b"),
         "tokens.other.environment.CONF: has another value in [tokens.hsm.environment]",
     );
+    let config = dir.load(&two("process", "/a", "/b"), &[]).unwrap();
+    let values = config.tokens.values().map(|token| &*token.environment["CONF"]);
+    assert_eq!(values.collect::<Vec<_>>(), ["/a", "/b"]);
 }
 
 #[test]

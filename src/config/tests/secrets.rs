@@ -100,3 +100,22 @@ fn no_fault_shows_a_secret() {
         dir.faults_with(GOOD, &[variable]);
     }
 }
+
+/// A process that is started later is given the PIN that is there then, and none that is not.
+#[test]
+fn a_secret_is_read_again_from_where_it_is() {
+    let dir = Dir::new();
+    let config = dir.load(GOOD, &[]).unwrap();
+    let (_, token) = config.tokens.first_key_value().unwrap();
+    let read = || token.pin_source.read().map(|secret| secret.expose().clone());
+    assert_eq!(read().as_deref(), Some("1234"));
+    dir.write("token.pin", "5678\n");
+    assert_eq!(read().as_deref(), Some("5678"));
+    dir.write("token.pin", "\n");
+    assert_eq!(read(), None, "a PIN that is just being replaced costs no try at the token");
+    fs::remove_file(dir.path("token.pin")).unwrap();
+    assert_eq!(read(), None);
+    let config = dir.load(&with(PIN, "{ inline = \"CANARY\" }"), &[]).unwrap();
+    let (_, token) = config.tokens.first_key_value().unwrap();
+    assert_eq!(token.pin_source.read().map(|pin| pin == token.pin), Some(true));
+}

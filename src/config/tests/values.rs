@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::Transport;
+use super::super::{Isolation, Transport};
 use super::{Dir, GOOD, and, with};
 use crate::hsm::pkcs11::TokenSelector;
 use crate::hsm::profile::{self, Initialization};
@@ -28,8 +28,10 @@ fn what_is_left_out_has_its_default() {
     assert!(matches!(tls.client_auth, ClientAuth::Off));
     assert_eq!(config.ops.metrics_listen, None);
     assert_eq!(config.fleet_size.get(), 1);
-    assert!(config.environment.is_empty());
     let (_, token) = config.tokens.first_key_value().unwrap();
+    assert!(token.environment.is_empty());
+    assert_eq!(token.isolation, Isolation::Process);
+    assert_eq!(token.call_limit, Duration::from_secs(5));
     assert_eq!(token.module, dir.path("module.so"));
     assert!(matches!(&token.selector, TokenSelector::Label(label) if label == "xksd"));
     assert_eq!(token.pin.expose(), "1234", "one line end does not count");
@@ -81,7 +83,7 @@ fn variables_override_the_file() {
     let (_, token) = config.tokens.first_key_value().unwrap();
     assert!(matches!(&token.selector, TokenSelector::Label(label) if label == "42"));
     assert_eq!(token.pin.expose(), "5678");
-    assert_eq!(config.environment["Vendor__Conf"], "/etc/vendor");
+    assert_eq!(token.environment["Vendor__Conf"], "/etc/vendor");
     let keystore = &config.keystores[0];
     assert!(!keystore.enabled);
     assert_eq!(keystore.prefix.as_str(), "");

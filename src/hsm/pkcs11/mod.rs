@@ -13,6 +13,7 @@ mod library;
 #[cfg(test)]
 mod lies;
 mod objects;
+mod own_process;
 #[cfg(test)]
 mod plays;
 mod session;
@@ -23,7 +24,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use library::{Library, LoadError, exit_now};
+pub use own_process::{close_inherited_descriptors, ignore_requests_to_leave};
 pub use session::TokenSelector;
+pub(super) use token_iv::distrusted;
 
 use super::backend::{Backend, Session, TokenIdentity};
 use super::fault::{Fault, FaultKind};

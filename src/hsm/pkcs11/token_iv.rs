@@ -21,6 +21,13 @@ const PROBE_KEY_ATTEMPTS: usize = 5;
 
 const TEXT: &[u8] = b"xksd:admission";
 
+/// What is said of a token that must not be used again.
+pub(in crate::hsm) fn distrusted() -> Fault {
+    let why = "the token gave the IV that it was passed, or one twice: correct its profile and \
+               restart";
+    Fault::refused(FaultKind::TokenLost, "C_Encrypt", why)
+}
+
 /// What a token's sessions know together of the IVs that it has made.
 #[derive(Debug, Default)]
 pub(super) struct TokenIvs {
@@ -52,9 +59,7 @@ impl TokenIvs {
         if !self.distrusted.load(Ordering::Acquire) {
             return Ok(());
         }
-        let why = "the token gave the IV that it was passed, or one twice: correct its profile and \
-                   restart";
-        Err(Fault::refused(FaultKind::TokenLost, "C_Encrypt", why))
+        Err(distrusted())
     }
 
     fn last(&self) -> MutexGuard<'_, VecDeque<Iv>> {

@@ -14,6 +14,7 @@ pub mod foreign;
 pub mod gate;
 pub mod http;
 pub mod memory;
+pub mod process;
 pub mod request;
 pub mod shim;
 pub mod site;
