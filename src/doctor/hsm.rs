@@ -232,14 +232,16 @@ fn round_trip(session: &mut dyn Session, findings: &mut Findings<'_>) {
     let mut iv = [0; IV_LEN];
     let sealed = session.random(&mut iv).and_then(|()| session.make_probe_key()).and_then(|key| {
         let sealed = session.encrypt(key, &iv, AAD, PLAINTEXT)?;
-        let opened = session.decrypt(key, &iv, AAD, &sealed.ciphertext, &sealed.tag)?;
+        let opened =
+            session.decrypt(key, sealed.iv.as_bytes(), AAD, &sealed.ciphertext, &sealed.tag)?;
         Ok((key, sealed, opened))
     });
     let (key, mut sealed, opened) = match sealed {
         Ok(parts) => parts,
         Err(fault) => {
             let advice = "the user must be allowed to make session keys and to use AES-GCM with \
-                an IV of the caller's: look at the HSM's policy";
+                an IV of the caller's: look at the HSM's policy, or name the profile of an HSM that \
+                makes IVs itself (docs/hsm.md)";
             return findings.fail(CHECK, fault.to_string(), advice);
         }
     };
@@ -248,7 +250,7 @@ fn round_trip(session: &mut dyn Session, findings: &mut Findings<'_>) {
         return findings.fail(CHECK, "what was encrypted does not decrypt to itself", advice);
     }
     sealed.tag[0] ^= 1;
-    match session.decrypt(key, &iv, AAD, &sealed.ciphertext, &sealed.tag) {
+    match session.decrypt(key, sealed.iv.as_bytes(), AAD, &sealed.ciphertext, &sealed.tag) {
         Ok(_) => {
             let advice = "the token does not authenticate: do not use it";
             findings.fail(CHECK, "a wrong tag is accepted", advice);
