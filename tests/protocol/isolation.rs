@@ -22,6 +22,7 @@ fn configuration(token: &[(&'static str, &str)]) -> Configuration {
     let mut configuration = Configuration::new(vec![demo()]);
     configuration.token.insert("catalogue_interval", text("10m"));
     configuration.token.insert("probe_interval", text("30s"));
+    configuration.token.insert("isolation", text("process"));
     for (key, value) in token {
         configuration.token.insert(key, text(value));
     }
@@ -229,7 +230,7 @@ fn two_tokens_have_two_environments() {
     let after = after.replacen("token = \"softhsm\"", "token = \"second\"", 1);
     let token = format!(
         "\n[tokens.second]\nmodule = \"{}\"\nlabel = \"{}\"\npin = {{ file = \"token.pin\" }}\n\
-         environment.SOFTHSM2_CONF = \"{}\"\n",
+         isolation = \"process\"\nenvironment.SOFTHSM2_CONF = \"{}\"\n",
         other.module.display(),
         other.label,
         other.conf.display(),
@@ -253,7 +254,7 @@ fn two_tokens_have_two_environments() {
     Caller::new(&daemon, &demo()).accepted(ENCRYPT, &encrypt_body(b"x", None));
 }
 
-/// The other way: everything in one process.
+/// The other way, which is the default: everything in one process.
 #[test]
 fn a_library_may_run_on_threads() {
     let daemon = Daemon::start(small_site(&configuration(&[("isolation", "thread")])));
