@@ -16,7 +16,7 @@ use crate::telemetry;
 
 /// The variables by which known modules find their configuration. A process of a module's own has
 /// these, if we have them, and those that its token names: ours may hold secrets.
-const FOR_MODULES: [&str; 11] = [
+const FOR_MODULES: [&str; 7] = [
     "SOFTHSM2_CONF",
     "KRYOPTIC_CONF",
     "ChrystokiConfigurationPath",
@@ -24,10 +24,6 @@ const FOR_MODULES: [&str; 11] = [
     "NFAST_KMDATA",
     "CKNFAST_LOADSHARING",
     "P11_KIT_SERVER_ADDRESS",
-    "PKCS11_SHIM_MODULE",
-    "PKCS11_SHIM_COUNTS",
-    "PKCS11_SHIM_SCRIPT",
-    "PKCS11_SHIM_SEED",
 ];
 
 /// Every token of the configuration, started.

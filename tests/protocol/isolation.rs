@@ -34,8 +34,11 @@ fn shimmed(token: &[(&'static str, &str)]) -> (Daemon, Caller) {
     let mut configuration = configuration(token);
     configuration.module = Some(library());
     let site = small_site(&configuration);
-    let script = site.path().join("script").display().to_string();
-    let daemon = Daemon::start_with(site, &[("PKCS11_SHIM_SCRIPT", &*script)]);
+    let script = site.path().join("script");
+    let environment = format!("{{ PKCS11_SHIM_SCRIPT = \"{}\" }}", script.display());
+    configuration.token.insert("environment", environment);
+    site.configure(&configuration);
+    let daemon = Daemon::start(site);
     let kms = Caller::new(&daemon, &demo());
     (daemon, kms)
 }
