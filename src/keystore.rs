@@ -17,6 +17,7 @@ use crate::names::{
     AccessKeyId, ExternalKeyId, KeyVersion, KeystoreName, ObjectId, PathPrefix, Region, TokenName,
 };
 use crate::sigv4::{Credentials, Verified};
+use crate::wire::request::IntegrityValue;
 
 /// What a key store is made from.
 #[derive(Debug)]
@@ -195,7 +196,7 @@ impl Keystore {
 /// let verify_writes = xksd::keystore::VerifyWrites::Always;
 /// let permit = xksd::keystore::Permit { id: &id, verify_writes };
 /// ```
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 #[must_use]
 pub struct Permit<'a> {
     id: &'a ExternalKeyId,
@@ -213,26 +214,18 @@ pub enum WriteCheck {
     Decrypt,
 }
 
-/// Whether the caller asked for a data integrity value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Cdiv {
-    /// No: whether its encryption is checked is the key store's decision.
-    NotAsked,
-    /// Yes: it promises that decryption works, and is proved by one (P-43).
-    Asked,
-}
-
 impl Permit<'_> {
     /// The external key that may be named.
     pub fn id(&self) -> &ExternalKeyId {
         self.id
     }
 
-    /// The newest version of the key, to encrypt with, and whether what it gives is to be checked.
+    /// The newest version of the key, to encrypt with, and whether what it gives is to be checked: a
+    /// CDIV promises that decryption works, and is proved by one (P-43); else the key store decides.
     pub fn to_encrypt(
         &self,
         key: &Key,
-        cdiv: Cdiv,
+        integrity: IntegrityValue,
     ) -> Result<(AuthorizedKey, WriteCheck), Refused> {
         self.expect_same(key);
         let version = key.newest();
@@ -240,14 +233,13 @@ impl Permit<'_> {
         if !version.usage.encrypt {
             return Err(Refused::NoEncrypt);
         }
-        let check = match (cdiv, self.verify_writes) {
+        use IntegrityValue::{NotAsked, Sha256};
+        let check = match (integrity, self.verify_writes) {
             // P-46: before any call to the HSM.
-            (Cdiv::Asked, _) if !version.usage.decrypt => return Err(Refused::NoDecryptForCdiv),
-            (Cdiv::NotAsked, VerifyWrites::WhenAsked) => WriteCheck::Skip,
-            (Cdiv::NotAsked, VerifyWrites::Always) if !version.usage.decrypt => {
-                WriteCheck::Impossible
-            }
-            (Cdiv::Asked, _) | (Cdiv::NotAsked, VerifyWrites::Always) => WriteCheck::Decrypt,
+            (Sha256, _) if !version.usage.decrypt => return Err(Refused::NoDecryptForCdiv),
+            (NotAsked, VerifyWrites::WhenAsked) => WriteCheck::Skip,
+            (NotAsked, VerifyWrites::Always) if !version.usage.decrypt => WriteCheck::Impossible,
+            (Sha256, _) | (NotAsked, VerifyWrites::Always) => WriteCheck::Decrypt,
         };
         Ok((AuthorizedKey::new(version), check))
     }
@@ -292,10 +284,11 @@ fn usable(key: &Key) -> Result<(), Refused> {
 /// Proof that a caller may use one version of a key for one operation.
 ///
 /// It cannot be made elsewhere:
-/// ```compile_fail,E0599
-/// fn forge(version: &xksd::hsm::key::Version) -> xksd::keystore::AuthorizedKey {
-///     xksd::keystore::AuthorizedKey::default()
-/// }
+/// ```compile_fail,E0451
+/// let version = xksd::names::KeyVersion::FIRST;
+/// let object_id = xksd::names::ObjectId::new([1; 8]);
+/// let handle = xksd::hsm::backend::ObjectHandle { generation: 1, number: 1 };
+/// let key = xksd::keystore::AuthorizedKey { handle, version, object_id };
 /// ```
 #[derive(Debug)]
 #[must_use]

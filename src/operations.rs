@@ -13,7 +13,7 @@ use crate::hsm::backend::Sealed;
 use crate::hsm::fault::FaultKind;
 use crate::hsm::key::{Key, KeyFault, KeyKind, Usage};
 use crate::hsm::token::{Opening, Timed, Token, TokenError, TokenState};
-use crate::keystore::{AuthorizedKey, Cdiv, Permit, Refused, WriteCheck};
+use crate::keystore::{AuthorizedKey, Permit, Refused, WriteCheck};
 use crate::names::KeyVersion;
 use crate::secret::Plaintext;
 use crate::wire::aad::{FrameError, frame};
@@ -107,7 +107,7 @@ pub struct Call<'a> {
 /// GetKeyMetadata (P-30).
 pub async fn describe(
     call: &mut Call<'_>,
-    permit: Permit<'_>,
+    permit: &Permit<'_>,
 ) -> Result<MetadataResponse, OperationError> {
     let key = call.key(permit, call.arrived).await?;
     let newest = key.newest();
@@ -120,21 +120,17 @@ pub async fn describe(
 /// Encrypt (P-40 to P-46).
 pub async fn encrypt(
     call: &mut Call<'_>,
-    permit: Permit<'_>,
+    permit: &Permit<'_>,
     request: EncryptRequest,
 ) -> Result<EncryptResponse, OperationError> {
     let EncryptRequest { plaintext, aad, integrity, .. } = request;
     let (plaintext, aad) = (Arc::new(plaintext), aad.unwrap_or_default());
-    let cdiv = match integrity {
-        IntegrityValue::NotAsked => Cdiv::NotAsked,
-        IntegrityValue::Sha256 => Cdiv::Asked,
-    };
     let mut known_since = call.arrived;
     let mut attempt = 1;
     loop {
         let key = call.key(permit, known_since).await?;
-        let (key, check) = permit.to_encrypt(&key, cdiv)?;
-        match encrypt_once(call, &key, &plaintext, &aad, (cdiv, check)).await {
+        let (key, check) = permit.to_encrypt(&key, integrity)?;
+        match encrypt_once(call, &key, &plaintext, &aad, (integrity, check)).await {
             Err(error) if attempt < ATTEMPTS && may_retry(error) => {
                 attempt += 1;
                 known_since = after(error, known_since);
@@ -150,7 +146,7 @@ async fn encrypt_once(
     key: &AuthorizedKey,
     plaintext: &Arc<Plaintext>,
     aad: &[u8],
-    (cdiv, check): (Cdiv, WriteCheck),
+    (integrity, check): (IntegrityValue, WriteCheck),
 ) -> Result<EncryptResponse, OperationError> {
     call.trace.version = Some(key.version());
     let metadata = CiphertextMetadata { version: key.version(), object_id: key.object_id() };
@@ -168,7 +164,7 @@ async fn encrypt_once(
     let Sealed { iv, ciphertext, tag } = call.time(sealed?);
     let tag = Tag::new(tag);
     // P-43: the CDIV first, from the HSM's output; then that output is decrypted again.
-    let cdiv = (cdiv == Cdiv::Asked).then(|| {
+    let cdiv = (integrity == IntegrityValue::Sha256).then(|| {
         let ciphertext = &*ciphertext;
         let input =
             CdivInput { aad, ciphertext_metadata: &encoded, iv: &iv, ciphertext, tag: &tag };
@@ -215,7 +211,7 @@ async fn prove(
 /// Decrypt (P-50, P-51).
 pub async fn decrypt(
     call: &mut Call<'_>,
-    permit: Permit<'_>,
+    permit: &Permit<'_>,
     request: DecryptRequest,
 ) -> Result<DecryptResponse, OperationError> {
     let DecryptRequest { ciphertext, iv, tag, aad, ciphertext_metadata, .. } = request;
@@ -269,7 +265,7 @@ impl Call<'_> {
     /// did not find is looked for in one that began after this request arrived.
     async fn key(
         &mut self,
-        permit: Permit<'_>,
+        permit: &Permit<'_>,
         known_since: Instant,
     ) -> Result<Arc<Key>, OperationError> {
         // What was known of a token that is down says nothing of what it holds now.
@@ -289,7 +285,7 @@ impl Call<'_> {
     /// The version that made a ciphertext; one that is not known may have been made since.
     async fn version(
         &mut self,
-        permit: Permit<'_>,
+        permit: &Permit<'_>,
         key: Arc<Key>,
         made_by: CiphertextMetadata,
     ) -> Result<AuthorizedKey, OperationError> {
@@ -311,7 +307,7 @@ impl Call<'_> {
 }
 
 /// Looks a key up in a reading that may have the last word.
-fn find(catalogue: &Catalogue, permit: Permit<'_>) -> Result<Arc<Key>, OperationError> {
+fn find(catalogue: &Catalogue, permit: &Permit<'_>) -> Result<Arc<Key>, OperationError> {
     match catalogue.find(permit.id()) {
         Some(key) => Ok(key?),
         None if catalogue.unread() > 0 => Err(OperationError::Undescribed),

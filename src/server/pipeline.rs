@@ -191,7 +191,7 @@ impl KeyCall<'_> {
         record.metadata = MetadataRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
         let permit = self.keystore.permit(&self.caller, self.id)?;
         let mut call = self.call(record);
-        Ok(operations::describe(&mut call, permit).await?.to_body())
+        Ok(operations::describe(&mut call, &permit).await?.to_body())
     }
 
     async fn encrypt(
@@ -204,7 +204,7 @@ impl KeyCall<'_> {
         record.metadata = request.metadata.clone();
         let permit = self.keystore.permit(&self.caller, self.id)?;
         let mut call = self.call(record);
-        Ok(operations::encrypt(&mut call, permit, request).await?.to_body())
+        Ok(operations::encrypt(&mut call, &permit, request).await?.to_body())
     }
 
     async fn decrypt(
@@ -217,7 +217,7 @@ impl KeyCall<'_> {
         record.metadata = request.metadata.clone();
         let permit = self.keystore.permit(&self.caller, self.id)?;
         let mut call = self.call(record);
-        Ok(operations::decrypt(&mut call, permit, request).await?.to_body())
+        Ok(operations::decrypt(&mut call, &permit, request).await?.to_body())
     }
 
     fn call<'a>(&'a self, record: &'a mut Record) -> Call<'a> {
