@@ -200,8 +200,8 @@ impl KeyCall<'_> {
         limits: Limits,
         record: &mut Record,
     ) -> Result<ResponseBody, Failure> {
-        let request = EncryptRequest::parse(body, limits).map_err(|r| rejected(r, record))?;
-        record.metadata = request.metadata.clone();
+        let mut request = EncryptRequest::parse(body, limits).map_err(|r| rejected(r, record))?;
+        record.metadata = std::mem::take(&mut request.metadata);
         let permit = self.keystore.permit(&self.caller, self.id)?;
         let mut call = self.call(record);
         Ok(operations::encrypt(&mut call, &permit, request).await?.to_body())
@@ -213,8 +213,8 @@ impl KeyCall<'_> {
         limits: Limits,
         record: &mut Record,
     ) -> Result<ResponseBody, Failure> {
-        let request = DecryptRequest::parse(body, limits).map_err(|r| rejected(r, record))?;
-        record.metadata = request.metadata.clone();
+        let mut request = DecryptRequest::parse(body, limits).map_err(|r| rejected(r, record))?;
+        record.metadata = std::mem::take(&mut request.metadata);
         let permit = self.keystore.permit(&self.caller, self.id)?;
         let mut call = self.call(record);
         Ok(operations::decrypt(&mut call, &permit, request).await?.to_body())
