@@ -13,6 +13,7 @@ pub mod daemon;
 pub mod foreign;
 pub mod gate;
 pub mod http;
+pub mod load;
 pub mod memory;
 pub mod process;
 pub mod request;
