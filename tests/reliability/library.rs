@@ -34,7 +34,7 @@ pub(crate) fn stopped(scale: Scale) -> Row {
     for _ in 0..rounds {
         let old = world.child();
         old.signal("STOP");
-        poll(|| !old.exists(), || world.daemon.logged());
+        poll(|| !old.exists(), || world.said());
         running.wait_served(scale.pick(20, 1000));
     }
     let report = running.finish();
@@ -51,7 +51,7 @@ pub(crate) fn hung(scale: Scale) -> Row {
     for _ in 0..rounds {
         let old = world.child();
         world.script("C_Encrypt nth 3 hang\n");
-        poll(|| !old.exists(), || world.daemon.logged());
+        poll(|| !old.exists(), || world.said());
         world.script("");
         running.wait_served(scale.pick(20, 1000));
     }
@@ -87,7 +87,7 @@ pub(crate) fn crashed(scale: Scale) -> Row {
         let old = world.child();
         let how = ["C_Decrypt nth 3 crash\n", "C_EncryptInit nth 3 exit 3\n"][round % 2];
         world.script(how);
-        poll(|| !old.exists(), || world.daemon.logged());
+        poll(|| !old.exists(), || world.said());
         world.script("");
         running.wait_served(scale.pick(20, 1000));
     }

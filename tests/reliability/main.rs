@@ -8,4 +8,5 @@ mod codes;
 mod figures;
 mod library;
 mod pin;
+mod soak;
 mod world;

@@ -153,8 +153,16 @@ impl World {
             if failed.is_empty() {
                 return;
             }
-            assert!(start.elapsed() < 2 * PATIENCE, "{failed:?}:\n{}", self.daemon.logged());
+            assert!(start.elapsed() < 2 * PATIENCE, "{failed:?}:\n{}", self.said());
         }
+    }
+
+    /// The last that the daemon said, but for the requests that failed.
+    pub(crate) fn said(&self) -> String {
+        let log = self.daemon.logged();
+        let lines: Vec<&str> =
+            log.lines().filter(|line| !line.contains("\"request failed\"")).collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
     }
 
     /// What must hold in the end: no answer was wrong, the process is still the same, it serves, and
@@ -162,7 +170,7 @@ impl World {
     pub(crate) fn finish(&mut self, what: &str, report: &Report) -> Row {
         assert_eq!(report.wrong(), [""; 0], "{what}");
         self.wait_recovered();
-        assert!(self.daemon.is_running(), "{what}:\n{}", self.daemon.logged());
+        assert!(self.daemon.is_running(), "{what}:\n{}", self.said());
         let log = self.daemon.logged();
         assert!(!log.contains("panicked"), "{what}:\n{log}");
         let proof = self.vault.prove(&self.kms);
