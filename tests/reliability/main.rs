@@ -4,9 +4,12 @@
 //! and gives a row of figures. The short forms are ordinary tests. The long ones are run, all of
 //! them, by `make soak`, which prints the rows as the table in `docs/reliability.md`.
 
+mod chaos;
 mod codes;
 mod figures;
 mod library;
 mod pin;
+mod restart;
 mod soak;
 mod world;
+mod writes;

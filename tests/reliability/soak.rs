@@ -2,13 +2,13 @@
 
 use crate::figures::{HEAD, Row};
 use crate::world::{Isolation, Scale};
-use crate::{codes, library, pin};
+use crate::{chaos, codes, library, pin, restart, writes};
 
 /// A scenario's name for `SOAK_ONLY`, and itself.
 type Scenario = (&'static str, fn(Scale) -> Vec<Row>);
 
 const SCENARIOS: &[Scenario] = &[
-    ("pin", |scale| Isolation::BOTH.map(|mode| pin::wrong_pin(scale, mode)).into()),
+    ("pin", |scale| in_both(|isolation| vec![pin::wrong_pin(scale, isolation)])),
     ("library", |scale| {
         let scenarios = [
             library::killed,
@@ -19,8 +19,31 @@ const SCENARIOS: &[Scenario] = &[
         ];
         scenarios.map(|scenario| scenario(scale)).into()
     }),
-    ("codes", |scale| Isolation::BOTH.iter().flat_map(|&mode| codes::all(scale, mode)).collect()),
+    ("restart", |scale| {
+        let scenarios = [restart::taken_over, restart::restarted];
+        let all = scenarios.map(|scenario| Isolation::BOTH.map(|mode| scenario(scale, mode)));
+        all.into_iter().flatten().collect()
+    }),
+    ("writes", |scale| {
+        let mut rows = writes::checked(scale);
+        rows.extend([writes::unchecked(scale), writes::uncheckable(scale)]);
+        rows
+    }),
+    ("codes", |scale| in_both(|isolation| codes::all(scale, isolation))),
+    ("chaos", |scale| in_both(|isolation| vec![chaos::one_token(scale, isolation)])),
 ];
+
+/// In both kinds of isolation at once.
+fn in_both(scenario: impl Fn(Isolation) -> Vec<Row> + Sync) -> Vec<Row> {
+    std::thread::scope(|scope| {
+        let threads = Isolation::BOTH.map(|isolation| {
+            let scenario = &scenario;
+            scope.spawn(move || scenario(isolation))
+        });
+        let rows = threads.into_iter().map(|thread| thread.join());
+        rows.flat_map(|rows| rows.unwrap_or_else(|why| std::panic::resume_unwind(why))).collect()
+    })
+}
 
 /// `SOAK_ONLY=codes` runs one scenario only.
 #[test]

@@ -8,7 +8,7 @@ use support::caller::Caller;
 use support::daemon::{Daemon, PATIENCE, poll};
 use support::load::{Load, Report, Vault};
 use support::process::Process;
-use support::shim::{self, Counts, set_script};
+use support::shim::{self, set_script};
 use support::site::{Configuration, Site, Tenant, text};
 
 use crate::figures::Row;
@@ -108,7 +108,17 @@ impl World {
         isolation: Isolation,
         settings: &[(&'static str, &str)],
     ) -> Self {
-        Self::of(scale, Daemon::start(site(scale, isolation, settings)))
+        Self::with(scale, isolation, settings, &[])
+    }
+
+    /// The same, with environment variables of the daemon's.
+    pub(crate) fn with(
+        scale: Scale,
+        isolation: Isolation,
+        settings: &[(&'static str, &str)],
+        environment: &[(&str, &str)],
+    ) -> Self {
+        Self::of(scale, Daemon::start_with(site(scale, isolation, settings), environment))
     }
 
     pub(crate) fn of(scale: Scale, daemon: Daemon) -> Self {
@@ -129,11 +139,6 @@ impl World {
 
     pub(crate) fn script_path(&self) -> PathBuf {
         self.daemon.site.path().join("script")
-    }
-
-    /// The calls into the module up to now.
-    pub(crate) fn counts(&self) -> Counts {
-        Counts::read(&self.daemon.site.path().join("counts"))
     }
 
     /// The process with the module, where it is not the daemon's own.
