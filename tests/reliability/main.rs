@@ -8,6 +8,7 @@ mod chaos;
 mod codes;
 mod figures;
 mod library;
+mod network;
 mod pin;
 mod restart;
 mod soak;

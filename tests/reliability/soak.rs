@@ -2,7 +2,7 @@
 
 use crate::figures::{HEAD, Row};
 use crate::world::{Isolation, Scale};
-use crate::{chaos, codes, library, pin, restart, writes};
+use crate::{chaos, codes, library, network, pin, restart, writes};
 
 /// A scenario's name for `SOAK_ONLY`, and itself.
 type Scenario = (&'static str, fn(Scale) -> Vec<Row>);
@@ -28,6 +28,10 @@ const SCENARIOS: &[Scenario] = &[
         let mut rows = writes::checked(scale);
         rows.extend([writes::unchecked(scale), writes::uncheckable(scale)]);
         rows
+    }),
+    ("network", |scale| {
+        let stopped = Isolation::BOTH.map(|isolation| network::stopped(scale, isolation));
+        stopped.into_iter().chain([network::killed(scale)]).flatten().collect()
     }),
     ("codes", |scale| in_both(|isolation| codes::all(scale, isolation))),
     ("chaos", |scale| in_both(|isolation| vec![chaos::one_token(scale, isolation)])),

@@ -15,6 +15,7 @@ pub mod gate;
 pub mod http;
 pub mod load;
 pub mod memory;
+pub mod network_hsm;
 pub mod process;
 pub mod request;
 pub mod shim;
