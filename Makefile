@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: run test test-setup lint fuzz
+.PHONY: run test test-setup soak lint fuzz
 
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Tests and scripts append a line here for each thing that this machine cannot run.
@@ -13,6 +13,9 @@ export NOT_RUN_FILE := $(TARGET_DIR)/not-run.txt
 export TEST_PYTHON := $(TARGET_DIR)/python/bin/python
 # The software token kryoptic, for the tests that want real modules.
 export KRYOPTIC_MODULE := $(TARGET_DIR)/kryoptic/debug/libkryoptic_module.so
+
+# SoftHSM2 behind p11-kit server, for the tests that want an HSM across a network.
+export NETWORK_HSM_DIRECTORY := $(TARGET_DIR)/p11-kit
 
 # make run LISTEN=127.0.0.1:9000 OPS_LISTEN=... PREFIX=... REGION=... KEYS=a,b
 # On the command line only: a PREFIX or REGION of the environment is about something else.
@@ -29,6 +32,7 @@ test-setup:
 	cargo fetch --locked
 	cargo fetch --locked --manifest-path tests/fuzz/Cargo.toml
 	tests/kryoptic/build.sh '$(TARGET_DIR)/kryoptic'
+	tests/p11-kit/build.sh '$(NETWORK_HSM_DIRECTORY)'
 	if [[ ! -x $(TEST_PYTHON) ]]; then python3 -m venv '$(TARGET_DIR)/python'; fi
 	'$(TEST_PYTHON)' -m pip install --quiet --disable-pip-version-check --require-hashes \
 		-r tests/python-requirements.txt
@@ -43,11 +47,16 @@ test: test-setup
 	echo "$$(sort -u '$(NOT_RUN_FILE)' | wc -l) not run on this machine"
 	exit $$status
 
+# The long forms of the reliability tests, about 25 minutes, and the table in docs/reliability.md.
+# SOAK_ONLY=chaos runs one of them: tests/reliability/soak.rs has the names.
+soak: test-setup
+	@tests/soak.sh
+
 lint:
 	@cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	if command -v shellcheck >/dev/null; then
-		shellcheck -x softhsm-setup/*.sh tests/kryoptic/build.sh .ci/run
+		shellcheck -x softhsm-setup/*.sh tests/kryoptic/build.sh tests/p11-kit/build.sh tests/soak.sh .ci/run
 	else
 		echo 'NOT RUN: shellcheck (package shellcheck)'
 	fi

@@ -14,7 +14,7 @@ Installs the Debian packages that are missing for
   run   make run, setup.sh:  softhsm2, openssl, curl
   test  make test:           those, python3, python3-venv, g++, opensc; and for real modules
                              libnss3, libnss3-tools, libclang-dev, libssl-dev, libsqlite3-dev,
-                             pkg-config
+                             pkg-config, debootstrap
   lint  make lint:           shellcheck
 by apt-get, as root or through sudo. With nothing missing it does nothing and needs nothing.
 END
@@ -26,6 +26,8 @@ has_softhsm2() { has softhsm2-util && softhsm_module >/dev/null; }
 has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 has_softokn() { compgen -G '/usr/lib*/libsoftokn3.so' || compgen -G '/usr/lib/*/libsoftokn3.so'; } >/dev/null
 has_libclang() { compgen -G '/usr/lib/llvm-*/lib/libclang.so*' || compgen -G '/usr/lib*/libclang.so*'; } >/dev/null
+# In /usr/sbin, which not everybody has in PATH.
+has_debootstrap() { PATH=$PATH:/usr/sbin has debootstrap; }
 has_header() { compgen -G "/usr/include/$1" || compgen -G "/usr/include/*/$1"; } >/dev/null
 # shellcheck source=softhsm-setup/module.sh
 source "$here/module.sh"
@@ -56,6 +58,8 @@ want_for_test() {
     want libssl-dev has_header openssl/ssl.h
     want libsqlite3-dev has_header sqlite3.h
     want pkg-config has pkg-config
+    # An HSM across a network: tests/p11-kit.
+    want debootstrap has_debootstrap
 }
 
 case "$#:${1-}:${2-}" in

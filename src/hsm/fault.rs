@@ -137,7 +137,11 @@ fn standard(function: &'static str, code: Code) -> Option<FaultKind> {
         codes::KEY_FUNCTION_NOT_PERMITTED
         | codes::KEY_TYPE_INCONSISTENT
         | codes::KEY_SIZE_RANGE
-        | codes::KEY_EXHAUSTED => KeyUsage,
+        | codes::KEY_EXHAUSTED
+            if profile::CRYPT.contains(&function) =>
+        {
+            KeyUsage
+        }
         codes::KEY_HANDLE_INVALID | codes::OBJECT_HANDLE_INVALID => HandleStale,
         codes::SESSION_HANDLE_INVALID
         | codes::SESSION_CLOSED
@@ -171,7 +175,12 @@ fn standard(function: &'static str, code: Code) -> Option<FaultKind> {
         | codes::PIN_LOCKED
         // The login wants something that is not in the configuration: trying again may lock it.
         | codes::NEW_PIN_MODE
-        | codes::NEXT_OTP => PinRefused,
+        | codes::NEXT_OTP => match function {
+            "C_Login" => PinRefused,
+            // No PIN was given. Whether it is still good is for one login to show, after which
+            // there is no second.
+            _ => LoginLost,
+        },
         // What no correct caller would meet on a sound token in these functions, and what tells of
         // functions that are never called.
         codes::ENCRYPTED_DATA_INVALID
@@ -195,6 +204,10 @@ fn standard(function: &'static str, code: Code) -> Option<FaultKind> {
         | codes::FUNCTION_NOT_PARALLEL
         | codes::FUNCTION_NOT_SUPPORTED
         | codes::FUNCTION_REJECTED
+        | codes::KEY_FUNCTION_NOT_PERMITTED
+        | codes::KEY_TYPE_INCONSISTENT
+        | codes::KEY_SIZE_RANGE
+        | codes::KEY_EXHAUSTED
         | codes::KEY_NOT_NEEDED
         | codes::KEY_CHANGED
         | codes::KEY_NEEDED
@@ -295,6 +308,30 @@ mod tests {
             }
         }
         assert_eq!(standard("C_Decrypt", Code(0x8000_0001)), None);
+    }
+
+    #[test]
+    fn only_the_use_of_a_key_is_refused_for_its_usage() {
+        let code = codes::KEY_FUNCTION_NOT_PERMITTED;
+        for function in profile::CRYPT {
+            assert_eq!(classify(&GENERIC, function, code), FaultKind::KeyUsage);
+        }
+        // No key is in this: KMS is not to be told that its key is not fit.
+        for function in ["C_GenerateRandom", "C_OpenSession", "C_GetAttributeValue"] {
+            assert_eq!(classify(&GENERIC, function, code), FaultKind::Bug, "{function}");
+        }
+    }
+
+    #[test]
+    fn only_a_login_refuses_a_pin() {
+        // Others may speak of a PIN as well (PKCS#11 lists CKR_PIN_EXPIRED for C_EncryptInit), and
+        // a token that is never tried again because of that would need a restart.
+        for code in [codes::PIN_INCORRECT, codes::PIN_EXPIRED, codes::PIN_LOCKED] {
+            assert_eq!(classify(&GENERIC, "C_Login", code), FaultKind::PinRefused);
+            for function in ["C_EncryptInit", "C_Decrypt", "C_FindObjects", "C_OpenSession"] {
+                assert_eq!(classify(&GENERIC, function, code), FaultKind::LoginLost, "{function}");
+            }
+        }
     }
 
     #[test]

@@ -165,8 +165,8 @@ pub fn recognise(words: Words<'_>) -> Recognised {
 pub const ALL: [&Profile; 8] =
     [&GENERIC, &SOFTHSM2, &KRYOPTIC, &NSS, &CLOUDHSM, &LUNA, &LUNA_FIPS, &NSHIELD];
 
-/// Functions of the data path.
-const CRYPT: &[&str] = &["C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt"];
+/// Functions that use a key for data.
+pub(super) const CRYPT: &[&str] = &["C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt"];
 
 /// What PKCS#11 says, and no more.
 pub const GENERIC: Profile = Profile {

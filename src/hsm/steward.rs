@@ -18,6 +18,10 @@ use crate::catalogue::Reader;
 /// First and longest pause between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
 
+/// Longest pause after a connection that came up: the token can be reached and was proved to work, so
+/// that there is more to win than by leaving it in peace.
+const BACKOFF_AFTER_UP: Duration = Duration::from_secs(1);
+
 /// Shortest time between two readings of the catalogue: requests for keys that do not exist, of
 /// which each asks for a reading, must not keep the token busy with searches.
 const READING_SPACING: Duration = Duration::from_millis(25);
@@ -66,9 +70,9 @@ impl Steward {
     fn run(self) {
         let mut pause = BACKOFF.0;
         while !self.shared.is_stopping() {
-            let started = Instant::now();
+            let mut up_since = None;
             // A panic is a defect, and no reason to leave the token without a steward.
-            let result = catch_unwind(AssertUnwindSafe(|| self.connect_and_watch()));
+            let result = catch_unwind(AssertUnwindSafe(|| self.connect_and_watch(&mut up_since)));
             let fault = match result {
                 Ok(Ok(())) => return,
                 Ok(Err(fault)) => fault,
@@ -79,17 +83,15 @@ impl Steward {
                 // One wrong PIN is one failed try at the HSM. There is no second.
                 return;
             }
-            // The first attempt after a connection that held is made at once.
-            if started.elapsed() > BACKOFF.1 {
-                pause = Duration::ZERO;
-            }
+            pause = earned(pause, up_since.map(|since: Instant| since.elapsed()));
             self.shared.pause(pause);
             pause = (pause * 2).clamp(BACKOFF.0, BACKOFF.1);
         }
     }
 
-    fn connect_and_watch(&self) -> Result<(), Fault> {
+    fn connect_and_watch(&self, up_since: &mut Option<Instant>) -> Result<(), Fault> {
         let connection = self.connect()?;
+        *up_since = Some(Instant::now());
         self.watch(connection)
     }
 
@@ -157,7 +159,7 @@ impl Steward {
                 next_probe = last_probe + interval;
             }
             if next_reading <= Instant::now() {
-                self.read(&mut connection)?;
+                self.read_or_doubt(&mut connection)?;
                 last_reading = Instant::now();
                 next_reading = last_reading + self.settings.catalogue_interval;
             }
@@ -214,6 +216,21 @@ impl Steward {
         Ok(took)
     }
 
+    /// One reading that fails costs nobody anything: what was read before stays. A second one, at
+    /// once, takes the token down.
+    fn read_or_doubt(&self, connection: &mut Connection) -> Result<(), Fault> {
+        let Err(fault) = self.read(connection) else { return Ok(()) };
+        if needs_a_new_connection(fault) {
+            return Err(fault);
+        }
+        tracing::warn!(token = %self.shared.name(), %fault, "the keys could not be read");
+        match self.read(connection) {
+            // A new connection gives a busy token no more room.
+            Err(fault) if fault.kind == FaultKind::Busy => Ok(()),
+            result => result,
+        }
+    }
+
     fn read(&self, connection: &mut Connection) -> Result<(), Fault> {
         let catalogue = connection.reader.read(connection.session.as_mut())?;
         self.shared.metrics().catalogue(catalogue.len());
@@ -239,5 +256,39 @@ impl Steward {
         }
         self.shared.catalogue.send_replace(Some(Arc::new(catalogue)));
         Ok(())
+    }
+}
+
+/// Whether the session that met this fault is of no further use.
+fn needs_a_new_connection(fault: Fault) -> bool {
+    matches!(
+        fault.kind,
+        FaultKind::SessionLost
+            | FaultKind::LoginLost
+            | FaultKind::TokenLost
+            | FaultKind::LibraryLost
+            | FaultKind::PinRefused
+    )
+}
+
+/// The pause that is left to a connection which held so long; `None` if it never came up. The
+/// longer it held, the sooner the next attempt.
+fn earned(pause: Duration, held: Option<Duration>) -> Duration {
+    held.map_or(pause, |held| pause.min(BACKOFF_AFTER_UP).saturating_sub(held))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_came_up_is_soon_tried_again() {
+        let millis = Duration::from_millis;
+        // One that can't be reached is left in peace for longer and longer.
+        assert_eq!(earned(BACKOFF.1, None), BACKOFF.1);
+        // Each of its short lives would otherwise double the time without it.
+        assert_eq!(earned(BACKOFF.1, Some(millis(300))), millis(700));
+        assert_eq!(earned(BACKOFF.0, Some(millis(100))), millis(150));
+        assert_eq!(earned(BACKOFF.1, Some(millis(1000))), Duration::ZERO);
     }
 }

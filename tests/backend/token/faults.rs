@@ -155,6 +155,19 @@ async fn a_token_that_fails_its_probes_goes_down_and_comes_back() {
     assert!(bench.encrypt().await.is_ok());
 }
 
+/// Requests are served from the keys as they were read before; the reading is made once more.
+#[tokio::test]
+async fn one_reading_that_fails_costs_no_connection() {
+    let bench = Bench::up(settings(1)).await;
+    for code in [codes::GENERAL_ERROR, codes::DEVICE_MEMORY, codes::ARGUMENTS_BAD] {
+        bench.backend.next("C_FindObjects", Act::Return(code));
+        let read = bench.token.catalogue_since(Instant::now(), soon()).await;
+        assert!(read.is_ok(), "{code}");
+        assert_eq!(bench.token.state(), TokenState::Up, "{code}");
+    }
+    assert_eq!(bench.backend.calls("C_Login"), 1);
+}
+
 /// A token whose storage was removed shows no keys, while its sessions and the probe's session key
 /// work on. "No such key" is final for KMS, so an emptied token says nothing until it is back.
 #[tokio::test]

@@ -126,15 +126,21 @@ impl Connection {
     /// The next answer.
     ///
     /// # Errors
-    /// Where the connection ends before it is complete.
+    /// Where the connection ends before it is complete: `InvalidData` where a part of it had come.
     pub fn try_receive(&mut self) -> io::Result<Answer> {
         let end = loop {
             if let Some(end) = find(&self.ahead, b"\r\n\r\n") {
                 break end + 4;
             }
-            if self.read_more()? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+            let begun = !self.ahead.is_empty();
+            match self.read_more() {
+                Ok(0) if begun => return Err(io::ErrorKind::InvalidData.into()),
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Err(error) if begun && is_end(&error) => {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                read => read?,
+            };
         };
         let head: Vec<u8> = self.ahead.drain(..end).collect();
         let head = String::from_utf8_lossy(&head).into_owned();
@@ -154,9 +160,11 @@ impl Connection {
             let length = answer.header("content-length").and_then(|length| length.parse().ok());
             let length: usize = length.ok_or_else(|| io::Error::other(head))?;
             while self.ahead.len() < length {
-                if self.read_more()? == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
-                }
+                match self.read_more() {
+                    Ok(0) => return Err(io::ErrorKind::InvalidData.into()),
+                    Err(error) if is_end(&error) => return Err(io::ErrorKind::InvalidData.into()),
+                    read => read?,
+                };
             }
             answer.body = self.ahead.drain(..length).collect();
         }

@@ -1,0 +1,66 @@
+//! The long forms, one after the other, and their table.
+
+use crate::figures::{HEAD, Row};
+use crate::world::{Isolation, Scale};
+use crate::{chaos, codes, library, network, pin, restart, writes};
+
+/// A scenario's name for `SOAK_ONLY`, and itself.
+type Scenario = (&'static str, fn(Scale) -> Vec<Row>);
+
+const SCENARIOS: &[Scenario] = &[
+    ("pin", |scale| in_both(|isolation| vec![pin::wrong_pin(scale, isolation)])),
+    ("library", |scale| {
+        let scenarios = [
+            library::killed,
+            library::stopped,
+            library::hung,
+            library::hung_on_a_thread,
+            library::crashed,
+        ];
+        scenarios.map(|scenario| scenario(scale)).into()
+    }),
+    ("restart", |scale| {
+        let scenarios = [restart::taken_over, restart::restarted];
+        let all = scenarios.map(|scenario| Isolation::BOTH.map(|mode| scenario(scale, mode)));
+        all.into_iter().flatten().collect()
+    }),
+    ("writes", |scale| {
+        let mut rows = writes::checked(scale);
+        rows.extend([writes::unchecked(scale), writes::uncheckable(scale)]);
+        rows
+    }),
+    ("network", |scale| {
+        let stopped = Isolation::BOTH.map(|isolation| network::stopped(scale, isolation));
+        stopped.into_iter().chain([network::killed(scale)]).flatten().collect()
+    }),
+    ("codes", |scale| in_both(|isolation| codes::all(scale, isolation))),
+    ("chaos", |scale| in_both(|isolation| vec![chaos::one_token(scale, isolation)])),
+];
+
+/// In both kinds of isolation at once.
+fn in_both(scenario: impl Fn(Isolation) -> Vec<Row> + Sync) -> Vec<Row> {
+    std::thread::scope(|scope| {
+        let threads = Isolation::BOTH.map(|isolation| {
+            let scenario = &scenario;
+            scope.spawn(move || scenario(isolation))
+        });
+        let rows = threads.into_iter().map(|thread| thread.join());
+        rows.flat_map(|rows| rows.unwrap_or_else(|why| std::panic::resume_unwind(why))).collect()
+    })
+}
+
+/// `SOAK_ONLY=codes` runs one scenario only.
+#[test]
+#[ignore = "takes about 25 minutes: make soak"]
+#[expect(clippy::print_stdout, reason = "its table is what it is for")]
+fn soak() {
+    let only = std::env::var("SOAK_ONLY").unwrap_or_default();
+    println!("{HEAD}");
+    for (name, scenario) in SCENARIOS {
+        if only.is_empty() || only == *name {
+            for row in scenario(Scale::Long) {
+                println!("{row}");
+            }
+        }
+    }
+}

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Runs the long forms of tests/reliability in a release build, and prints the table that stands in
+# docs/reliability.md, with what it was made from. `make soak` is the way to call it.
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+
+commit=$(git rev-parse --short HEAD 2>/dev/null || echo 'no commit')
+[[ -z $(git status --porcelain 2>/dev/null) ]] || commit+=', with changes'
+cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
+# The tests load the shim's library and run the daemon, which `cargo test` need not build.
+cargo build --quiet --release --workspace --locked --offline
+echo "$(date -u +%F), commit $commit, $(nproc) processors (${cpu:-unknown})"
+echo
+cargo test --quiet --release --locked --offline --test reliability -- \
+    --ignored --exact soak::soak --nocapture
