@@ -12,6 +12,7 @@ use crate::clock::Deadline;
 use crate::hsm::backend::Sealed;
 use crate::hsm::fault::FaultKind;
 use crate::hsm::key::{Key, KeyFault, KeyKind, Usage};
+use crate::hsm::lanes::Lane;
 use crate::hsm::token::{Opening, Timed, Token, TokenError, TokenState};
 use crate::keystore::{AuthorizedKey, Permit, Refused, WriteCheck};
 use crate::names::KeyVersion;
@@ -96,6 +97,8 @@ pub struct Trace {
 pub struct Call<'a> {
     /// Where the keys are.
     pub token: &'a Token,
+    /// For whom the token works.
+    pub lane: Lane,
     /// When the head of the request had arrived.
     pub arrived: Instant,
     /// When the answer is of no use any more.
@@ -153,8 +156,10 @@ async fn encrypt_once(
     let encoded = metadata.encode();
     // P-42: the HSM authenticates the metadata together with the AAD.
     let framed: Arc<[u8]> = frame(aad, &encoded)?.into();
-    let sealed =
-        call.token.encrypt(key.handle(), framed.clone(), plaintext.clone(), call.deadline).await;
+    let sealed = call
+        .token
+        .encrypt(&call.lane, key.handle(), framed.clone(), plaintext.clone(), call.deadline)
+        .await;
     // An answer that is late or lost may have been an encryption all the same: better one too many
     // against the key's bound than one too few.
     let refused = [TokenError::QueueFull, TokenError::Overloaded, TokenError::Down];
@@ -193,7 +198,7 @@ async fn prove(
 ) -> Result<Vec<u8>, OperationError> {
     let (iv, tag) = (iv.as_bytes().to_vec(), *tag.as_bytes());
     let opening = Arc::new(Opening { iv, aad, ciphertext, tag });
-    let opened = call.token.decrypt(key.handle(), opening.clone(), call.deadline).await;
+    let opened = call.token.decrypt(&call.lane, key.handle(), opening.clone(), call.deadline).await;
     let proved = match opened {
         Ok(opened) => call.time(opened) == *plaintext,
         // The token refuses what it has just made: that is no caller's mistake.
@@ -227,7 +232,8 @@ pub async fn decrypt(
         let made_by = made_by.map_err(|_unknown| OperationError::UnknownFormat)?;
         let key = call.version(permit, key, made_by).await?;
         call.trace.version = Some(key.version());
-        let opened = call.token.decrypt(key.handle(), opening.clone(), call.deadline).await;
+        let opened =
+            call.token.decrypt(&call.lane, key.handle(), opening.clone(), call.deadline).await;
         match opened.map_err(OperationError::from) {
             Ok(opened) => return Ok(DecryptResponse { plaintext: call.time(opened) }),
             Err(error) if attempt < ATTEMPTS && may_retry(error) => {

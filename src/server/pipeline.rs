@@ -12,6 +12,7 @@ use http::HeaderMap;
 use super::record::Record;
 use super::rescue::{Failure, Rescued};
 use crate::clock::Deadline;
+use crate::hsm::lanes::Lane;
 use crate::hsm::token::Token;
 use crate::keystore::{Keystore, Keystores};
 use crate::metrics::Metrics;
@@ -222,7 +223,8 @@ impl KeyCall<'_> {
 
     fn call<'a>(&'a self, record: &'a mut Record) -> Call<'a> {
         let Self { token, arrived, deadline, .. } = *self;
-        Call { token, arrived, deadline, trace: &mut record.trace }
+        let lane = Lane::Keystore(self.keystore.name().clone());
+        Call { token, lane, arrived, deadline, trace: &mut record.trace }
     }
 }
 
