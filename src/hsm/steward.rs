@@ -105,9 +105,9 @@ impl Steward {
         }
         let (reader, ivs) = (Reader::default(), IvPool::new(self.shared.witness.clone()));
         let mut connection = Connection { session, reader, probe_key, ivs };
-        let took = self.probe(&mut connection)?;
+        self.probe(&mut connection)?;
         self.read(&mut connection)?;
-        self.shared.load.begin_anew(took / PROBE_TRIPS);
+        self.shared.load.forget();
         self.shared.connected();
         Ok(connection)
     }
@@ -186,7 +186,7 @@ impl Steward {
             return Ok(());
         }
         if *self.shared.state.borrow() == TokenState::Suspect {
-            self.shared.load.begin_anew(took / PROBE_TRIPS);
+            self.shared.load.forget();
         }
         self.shared.set_state(TokenState::Up);
         Ok(())
