@@ -18,13 +18,13 @@ mod words;
 use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 pub use child::Launch;
 pub use host::host;
 
-use super::backend::{Backend, Session, TokenIdentity};
+use super::backend::{Backend, OnLost, Session, TokenIdentity};
 use super::fault::{Fault, FaultKind};
 use super::pkcs11::{TokenSelector, distrusted};
 use super::profile::Profile;
@@ -68,6 +68,8 @@ pub struct ProcessBackend {
     pin: PinSource,
     metrics: Arc<TokenMetrics>,
     words: Arc<Words>,
+    /// Who wants to know of a child that ends by itself.
+    on_lost: Arc<OnceLock<OnLost>>,
     /// Outlives the child that found it out.
     distrusted: Arc<AtomicBool>,
     state: Mutex<State>,
@@ -91,8 +93,8 @@ impl std::fmt::Debug for ProcessBackend {
 impl ProcessBackend {
     /// Describes the way to a token; nothing is started yet.
     pub fn new(settings: Settings, pin: PinSource, metrics: Arc<TokenMetrics>) -> Self {
-        let (words, distrusted, state) = Default::default();
-        Self { settings, pin, metrics, words, distrusted, state }
+        let (words, on_lost, distrusted, state) = Default::default();
+        Self { settings, pin, metrics, words, on_lost, distrusted, state }
     }
 
     /// Ends the child, and starts no other. Says whether it has ended.
@@ -118,7 +120,13 @@ impl ProcessBackend {
         }
         let pin = (self.pin)().ok_or(refused("the PIN cannot be read from where it is kept"))?;
         let Settings { token, launch, call_limit, .. } = &self.settings;
-        let started = Child::start(launch, token, *call_limit).and_then(|child| {
+        let on_lost = self.on_lost.clone();
+        let lost = move || {
+            if let Some(on_lost) = on_lost.get() {
+                on_lost();
+            }
+        };
+        let started = Child::start(launch, token, *call_limit, lost).and_then(|child| {
             child.tell(Hello::write(&self.settings, &pin))?;
             Ok(child)
         });
@@ -172,6 +180,11 @@ impl Backend for ProcessBackend {
         };
         let (session, _identity) = ProcessSession::open(line, &Request::Open)?;
         Ok(Box::new(session))
+    }
+
+    fn on_lost(&self, hook: OnLost) {
+        let is_first = self.on_lost.set(hook).is_ok();
+        debug_assert!(is_first, "a backend has one owner");
     }
 
     fn identity(&self) -> TokenIdentity {
