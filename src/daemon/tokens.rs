@@ -1,7 +1,7 @@
 //! Starting the tokens: in this process, or each in one of its own.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -25,6 +25,11 @@ const FOR_MODULES: [&str; 7] = [
     "CKNFAST_LOADSHARING",
     "P11_KIT_SERVER_ADDRESS",
 ];
+
+/// Whether a process of a module's own has this variable of ours without its being named.
+pub(crate) fn is_for_modules(variable: &OsStr) -> bool {
+    FOR_MODULES.iter().any(|name| variable == *name)
+}
 
 /// Every token of the configuration, started.
 pub(super) struct Tokens {

@@ -22,7 +22,6 @@ fn configuration(token: &[(&'static str, &str)]) -> Configuration {
     let mut configuration = Configuration::new(vec![demo()]);
     configuration.token.insert("catalogue_interval", text("10m"));
     configuration.token.insert("probe_interval", text("30s"));
-    configuration.token.insert("isolation", text("process"));
     for (key, value) in token {
         configuration.token.insert(key, text(value));
     }
@@ -141,6 +140,38 @@ fn a_library_that_dies_under_load_is_replaced() {
     assert!(daemon.logged().contains("has ended by itself"), "{}", daemon.logged());
 }
 
+/// Not one request fails for a process that dies while nobody asks anything of it.
+#[test]
+fn a_library_that_dies_while_idle_costs_no_request() {
+    let daemon = Daemon::start(small_site(&configuration(&[])));
+    let kms = Caller::new(&daemon, &demo());
+    kms.accepted(ENCRYPT, &encrypt_body(b"x", None));
+    let old = child(&daemon);
+    old.signal("KILL");
+    // The token was down before, so that what is up then is up again.
+    daemon.wait_for_metric("xksd_hsm_process_starts_total{token=\"softhsm\"}", 2.0);
+    daemon.wait_for_metric("xksd_hsm_up{token=\"softhsm\"}", 1.0);
+    kms.accepted(ENCRYPT, &encrypt_body(b"x", None));
+    assert!(!old.exists(), "it was not waited for");
+    assert_eq!(children(&daemon).len(), 1);
+}
+
+/// What a module lacks, its operator can find out.
+#[test]
+fn a_module_that_finds_nothing_names_its_environment() {
+    let mut configuration = configuration(&[("label", "elsewhere")]);
+    configuration.token.insert("environment", "{ VENDOR_HOME = \"/secret/place\" }".into());
+    let site = small_site(&self::configuration(&[]));
+    site.configure(&configuration);
+    let daemon = Daemon::launch(site.into(), &[]);
+    let line = daemon.wait_for_line("must be named in [tokens.NAME.environment]");
+    assert!(line.contains("SOFTHSM2_CONF, VENDOR_HOME"), "{line}");
+    assert!(!line.contains("/secret/place"), "{line}");
+    // Once, however often it is tried.
+    daemon.wait_for_metric("xksd_hsm_process_starts_total{token=\"softhsm\"}", 3.0);
+    assert_eq!(daemon.logged().matches("[tokens.NAME.environment]").count(), 1);
+}
+
 /// P-8: nobody waits longer for a library that was stopped; it is killed and replaced.
 #[test]
 fn a_library_that_is_stopped_is_replaced() {
@@ -233,7 +264,7 @@ fn two_tokens_have_two_environments() {
     let after = after.replacen("token = \"softhsm\"", "token = \"second\"", 1);
     let token = format!(
         "\n[tokens.second]\nmodule = \"{}\"\nlabel = \"{}\"\npin = {{ file = \"token.pin\" }}\n\
-         isolation = \"process\"\nenvironment.SOFTHSM2_CONF = \"{}\"\n",
+         environment.SOFTHSM2_CONF = \"{}\"\n",
         other.module.display(),
         other.label,
         other.conf.display(),
@@ -257,7 +288,7 @@ fn two_tokens_have_two_environments() {
     Caller::new(&daemon, &demo()).accepted(ENCRYPT, &encrypt_body(b"x", None));
 }
 
-/// The other way, which is the default: everything in one process.
+/// The other way: everything in one process.
 #[test]
 fn a_library_may_run_on_threads() {
     let daemon = Daemon::start(small_site(&configuration(&[("isolation", "thread")])));

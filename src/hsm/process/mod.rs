@@ -82,6 +82,8 @@ struct State {
     identity: TokenIdentity,
     /// No child is started any more.
     ending: bool,
+    /// That a connection failed was said, and none has succeeded since.
+    failing: bool,
 }
 
 impl std::fmt::Debug for ProcessBackend {
@@ -109,6 +111,23 @@ impl ProcessBackend {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while holding this lock")
+    }
+
+    /// A module without the variables that lead it to its configuration finds no token, and says
+    /// nothing of the kind.
+    fn hint_at_environment(&self, fault: Fault) {
+        let is_known = fault.kind == FaultKind::PinRefused || fault == distrusted();
+        if is_known || std::mem::replace(&mut self.state().failing, true) {
+            return;
+        }
+        let Settings { token, launch, .. } = &self.settings;
+        let names: Vec<_> = launch.environment.keys().map(|name| name.to_string_lossy()).collect();
+        let environment = names.join(", ");
+        tracing::warn!(
+            %token, %fault, environment,
+            "cannot connect; the module has these environment variables and no others: whatever \
+             else it needs must be named in [tokens.NAME.environment]"
+        );
     }
 
     /// The child, or another where that one is gone.
@@ -161,10 +180,13 @@ impl Backend for ProcessBackend {
         let line = self.line_or_start()?;
         match ProcessSession::open(line.clone(), &Request::Connect) {
             Ok((session, identity)) => {
-                self.state().identity = identity;
+                let mut state = self.state();
+                state.identity = identity;
+                state.failing = false;
                 Ok(Box::new(session))
             }
             Err(fault) => {
+                self.hint_at_environment(fault);
                 // The next attempt begins with a fresh library: some find no slots for ever after
                 // their HSM was away.
                 line.child.discard();

@@ -248,7 +248,7 @@ impl Site {
         let mut token = token.clone();
         let module = module.as_ref().unwrap_or(&self.token.module);
         token.insert("module", text(module.display()));
-        token.insert("label", text(TOKEN));
+        token.entry("label").or_insert_with(|| text(TOKEN));
         token.insert("pin", "{ file = \"token.pin\" }".into());
         table("tokens.softhsm", &token);
         for tenant in tenants {
