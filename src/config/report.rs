@@ -78,6 +78,11 @@ impl Report {
         self.directory.join(path)
     }
 
+    /// The file of the configuration itself.
+    pub(super) fn configuration_file(&self) -> PathBuf {
+        std::path::absolute(&self.file).unwrap_or_else(|_| self.file.clone())
+    }
+
     /// Whether the value of this key came from a variable.
     pub(super) fn is_override(&self, key: &str) -> bool {
         matches!(self.origin(key), Origin::Variable(_))

@@ -144,6 +144,9 @@ fn inline(report: &Report, key: &str, text: String) -> Option<(Secret<String>, S
     let hint = "keep it in a file of its own instead: { file = \"...\" }";
     report.warn(key, format!("a secret stands in plain sight; {hint}"));
     let secret = filled(Secret::new(text)).map_err(|wrong| report.fault(key, None, wrong)).ok()?;
+    if !report.is_override(key) {
+        report.secret_places.borrow_mut().files.insert(report.configuration_file());
+    }
     let kept = SecretSource::Kept(Secret::new(secret.expose().clone()));
     Some((secret, kept))
 }

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{self, Isolation};
+use crate::config::{self, Isolation, SecretPlaces};
 use crate::hsm::backend::Backend;
 use crate::hsm::pkcs11::{Library, Pkcs11Backend};
 use crate::hsm::process::{self, Launch, ProcessBackend};
@@ -42,6 +42,7 @@ impl Tokens {
     pub(super) fn start(
         tokens: BTreeMap<TokenName, config::Token>,
         log: &telemetry::Settings,
+        secrets: &SecretPlaces,
         metrics: &Metrics,
     ) -> Self {
         let mut all = Self { tokens: HashMap::new(), children: Vec::new() };
@@ -64,7 +65,7 @@ impl Tokens {
                     Arc::new(backend.with_profile(profile))
                 }
                 Isolation::Process => {
-                    let child = Arc::new(isolated(&name, token, log, metrics.clone()));
+                    let child = Arc::new(isolated(&name, token, log, secrets, metrics.clone()));
                     all.children.push(child.clone());
                     child
                 }
@@ -80,6 +81,7 @@ fn isolated(
     name: &TokenName,
     token: config::Token,
     log: &telemetry::Settings,
+    secrets: &SecretPlaces,
     metrics: Arc<TokenMetrics>,
 ) -> ProcessBackend {
     let config::Token {
@@ -118,6 +120,7 @@ fn isolated(
         selector,
         profile,
         initialization,
+        hidden: secrets.files.iter().cloned().collect(),
         launch,
         call_limit,
     };

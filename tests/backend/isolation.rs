@@ -59,6 +59,7 @@ fn settings(token: &TokenAtHand) -> Settings {
         selector: TokenSelector::Label(token.label.clone()),
         profile: None,
         initialization: None,
+        hidden: Vec::new(),
         launch,
         call_limit: PATIENCE,
     }

@@ -30,7 +30,7 @@ impl Shimmed {
         }
         configuration.module = Some(library());
         let site = small_site(&configuration);
-        let file = |name: &str| text(site.path().join(name).display());
+        let file = |name: &str| text(site.for_module(name).display());
         let environment = format!(
             "{{ PKCS11_SHIM_COUNTS = {}, PKCS11_SHIM_SCRIPT = {} }}",
             file("counts"),
@@ -44,11 +44,11 @@ impl Shimmed {
     }
 
     fn counts(&self) -> Counts {
-        Counts::read(&self.daemon.site.path().join("counts"))
+        Counts::read(&self.daemon.site.for_module("counts"))
     }
 
     fn script(&self, text: &str) {
-        set_script(&self.daemon.site.path().join("script"), text);
+        set_script(&self.daemon.site.for_module("script"), text);
     }
 
     /// All calls into the module while this is done.

@@ -33,7 +33,7 @@ fn shimmed(token: &[(&'static str, &str)]) -> (Daemon, Caller) {
     let mut configuration = configuration(token);
     configuration.module = Some(library());
     let site = small_site(&configuration);
-    let script = site.path().join("script");
+    let script = site.for_module("script");
     let environment = format!("{{ PKCS11_SHIM_SCRIPT = \"{}\" }}", script.display());
     configuration.token.insert("environment", environment);
     site.configure(&configuration);
@@ -100,6 +100,36 @@ fn each_side_has_only_what_it_needs() {
     let core = limits.lines().find(|line| line.starts_with("Max core file size"));
     let core: Vec<&str> = core.expect("it is a limit").split_whitespace().collect();
     assert_eq!(core[4..6], ["0", "0"]);
+}
+
+/// What the daemon must keep to itself can't be read by the library, where the kernel has Landlock:
+/// the shim is told to take each of these files for its script.
+#[test]
+fn files_with_secrets_are_hidden_from_the_library() {
+    let tenant = demo();
+    let site = small_site(&configuration(&[]));
+    let credential = site.path().join(format!("{}.secret", tenant.credentials[1].id));
+    let open = site.path().join("open");
+    fs::write(&open, "no script at all").expect("the directory can be written");
+    let secrets = [site.path().join("token.pin"), site.server.key.clone(), credential];
+    let site = std::sync::Arc::new(site);
+    for (script, is_hidden) in secrets.iter().map(|file| (file, true)).chain([(&open, false)]) {
+        let mut configuration = configuration(&[]);
+        configuration.module = Some(library());
+        let script = script.display();
+        let environment = format!("{{ PKCS11_SHIM_SCRIPT = \"{script}\" }}");
+        configuration.token.insert("environment", environment);
+        site.configure(&configuration);
+        let daemon = Daemon::start(site.clone());
+        let line = daemon.wait_for_line("the script before stays in force");
+        if daemon.logged().contains("has no Landlock") {
+            support::not_run("that files are hidden from the library: there is no Landlock here");
+            return;
+        }
+        let is_denied = line.contains(&format!("{script}: Permission denied"));
+        assert_eq!(is_denied, is_hidden, "{line}");
+        Caller::new(&daemon, &tenant).accepted(ENCRYPT, &encrypt_body(b"x", None));
+    }
 }
 
 /// A library that dies under load costs the requests of a moment, and no restart.
@@ -200,7 +230,7 @@ fn a_call_that_hangs_costs_one_process() {
     let (daemon, kms) = shimmed(&[("call_limit", "1s")]);
     let old = child(&daemon);
     let sealed = kms.accepted(ENCRYPT, &encrypt_body(b"x", None));
-    let script = daemon.site.path().join("script");
+    let script = daemon.site.for_module("script");
     set_script(&script, "C_Encrypt hang\n");
     kms.refused(ENCRYPT, &encrypt_body(b"x", None), 503, "DependencyTimeoutException");
     kms.accepted("health", &bare_body("KmsHealthCheck"));

@@ -10,6 +10,7 @@
 
 mod child;
 mod frame;
+mod hidden;
 mod host;
 mod message;
 mod session;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub profile: Option<&'static Profile>,
     /// What the module's C_Initialize is given in its reserved argument.
     pub initialization: Option<CString>,
+    /// Files that the child can't read, where the kernel sees to it.
+    pub hidden: Vec<PathBuf>,
     /// The child.
     pub launch: Launch,
     /// How long one call may take before the child is killed. Connecting, and a search, are many
