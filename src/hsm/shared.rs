@@ -179,6 +179,12 @@ impl Shared {
         self.wish(|wishes| wishes.reading = true);
     }
 
+    /// Has the token probed soon. If its connection is gone, the probe finds out, and takes it
+    /// down; if there is another by now, the probe does no harm.
+    pub(super) fn ask_for_probe(&self) {
+        self.wish(|wishes| wishes.probe = true);
+    }
+
     /// Tells the steward what a worker met on a session of this connection.
     pub(super) fn report(&self, trouble: Trouble, connection: u64) {
         match trouble {

@@ -192,6 +192,12 @@ impl Token {
         metrics: Arc<TokenMetrics>,
     ) -> Self {
         let shared = Arc::new(Shared::new(name.clone(), metrics.clone(), settings.queue));
+        let told = Arc::downgrade(&shared);
+        backend.on_lost(Box::new(move || {
+            if let Some(shared) = told.upgrade() {
+                shared.ask_for_probe();
+            }
+        }));
         steward::spawn(shared.clone(), backend.clone(), settings.clone());
         for number in 0..settings.sessions.max(1) {
             worker::spawn(number, shared.clone(), backend.clone(), settings.attempt_limit);

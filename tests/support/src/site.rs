@@ -146,6 +146,17 @@ impl Site {
         self.directory.path()
     }
 
+    /// A file for the token's module. In a directory of their own such files can be made at any time;
+    /// beside the daemon's secrets the module would not see what came later.
+    ///
+    /// # Panics
+    /// Where the directory cannot be made.
+    pub fn for_module(&self, name: &str) -> PathBuf {
+        let directory = self.path().join("module");
+        fs::create_dir_all(&directory).expect("a test's directory can be written");
+        directory.join(name)
+    }
+
     /// Writes the configuration, in place of the one that may be there.
     ///
     /// # Panics
@@ -248,7 +259,7 @@ impl Site {
         let mut token = token.clone();
         let module = module.as_ref().unwrap_or(&self.token.module);
         token.insert("module", text(module.display()));
-        token.insert("label", text(TOKEN));
+        token.entry("label").or_insert_with(|| text(TOKEN));
         token.insert("pin", "{ file = \"token.pin\" }".into());
         table("tokens.softhsm", &token);
         for tenant in tenants {
