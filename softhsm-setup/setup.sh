@@ -259,7 +259,7 @@ SOFTHSM2_CONF = "$SOFTHSM2_CONF"
 [keystores.demo]
 prefix = "$prefix"
 regions = ["$region"]
-token = "softhsm"
+tokens = ["softhsm"]
 keys = [$(quoted "${all_keys[@]}")]
 
 [[keystores.demo.credentials]]

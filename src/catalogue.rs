@@ -13,10 +13,14 @@ use crate::hsm::fault::{Fault, FaultKind};
 use crate::hsm::key::{Key, KeyAttributes, KeyFault, Version};
 use crate::names::ExternalKeyId;
 
+/// External keys, and labels that are no usable key.
+type Keys = HashMap<ExternalKeyId, Result<Arc<Key>, KeyFault>>;
+
 /// What was in the token at one time.
 #[derive(Debug)]
 pub struct Catalogue {
-    keys: HashMap<ExternalKeyId, Result<Arc<Key>, KeyFault>>,
+    /// One and the same from reading to reading, for as long as nothing has changed.
+    keys: Arc<Keys>,
     started: Instant,
     unread: usize,
 }
@@ -37,6 +41,11 @@ impl Catalogue {
     /// found does not prove that there is no such key.
     pub fn unread(&self) -> usize {
         self.unread
+    }
+
+    /// Whether an earlier reading of the same token found just the same.
+    pub fn has_not_changed_since(&self, earlier: &Self) -> bool {
+        Arc::ptr_eq(&self.keys, &earlier.keys) && self.unread == earlier.unread
     }
 
     /// How many external keys there are.
@@ -68,6 +77,7 @@ pub const FULL_EVERY: u32 = 64;
 #[derive(Debug, Default)]
 pub struct Reader {
     known: HashMap<ObjectHandle, KeyAttributes>,
+    last: Arc<Keys>,
     readings: u32,
 }
 
@@ -110,11 +120,14 @@ impl Reader {
             return Err(*fault);
         }
         self.known = seen;
-        let keys = versions
+        let keys: Keys = versions
             .into_iter()
             .map(|(id, versions)| (id.clone(), Key::new(id, versions).map(Arc::new)))
             .collect();
-        Ok(Catalogue { keys, started, unread: unread.len() })
+        if keys != *self.last {
+            self.last = Arc::new(keys);
+        }
+        Ok(Catalogue { keys: self.last.clone(), started, unread: unread.len() })
     }
 
     /// Label and id are read each time: they can be changed, and a token may give the number of a

@@ -90,7 +90,7 @@ fn raise_descriptor_limit() {
 }
 
 struct Daemon {
-    snapshot: Arc<Snapshot>,
+    tokens: Vec<Arc<Token>>,
     /// Those whose libraries run in processes of their own.
     children: Vec<Arc<ProcessBackend>>,
     drain: Drain,
@@ -135,9 +135,11 @@ impl Daemon {
         let keystores = keystores.into_iter().map(Keystore::new).collect();
         let keystores = Keystores::new(keystores).map_err(|mut clashes| clashes.remove(0))?;
         let Tokens { tokens, children } = Tokens::start(tokens, &log, &metrics);
+        let mut tasks = JoinSet::new();
+        let groups = tokens::groups(&tokens, &keystores, &mut tasks);
         let snapshot = Arc::new(Snapshot {
             keystores,
-            tokens,
+            groups,
             fleet_size,
             limits: Limits::default(),
             deadline: server.deadline,
@@ -158,7 +160,6 @@ impl Daemon {
             metrics: Some(metrics.clone()),
             draining: drain.watch(),
         };
-        let mut tasks = JoinSet::new();
         for socket in sockets.xks {
             announce(&socket, "serving XKS");
             tasks.spawn(xks.clone().run(socket));
@@ -174,7 +175,7 @@ impl Daemon {
         let (drain_delay, drain_timeout) = (server.drain_delay, server.drain_timeout);
         Ok(Self {
             _ops_drain: ops_drain,
-            snapshot,
+            tokens: tokens.into_values().collect(),
             children,
             drain,
             drain_delay,
@@ -195,7 +196,7 @@ impl Daemon {
                 EXIT_OK
             }
             Some(ended) = self.tasks.join_next() => {
-                tracing::error!(?ended, "a listener has ended: leaving");
+                tracing::error!(?ended, "a part that must not end has ended: leaving");
                 EXIT_SOFTWARE
             }
             Some(ended) = self.ops_tasks.join_next() => {
@@ -225,7 +226,7 @@ impl Daemon {
 
     /// No thread is inside the HSM library when the process leaves, if it can be helped.
     async fn stop_tokens(&self) {
-        let tokens: Vec<Arc<Token>> = self.snapshot.tokens.values().cloned().collect();
+        let tokens = self.tokens.clone();
         let children = self.children.clone();
         let stop = move || {
             for token in tokens {

@@ -1,6 +1,6 @@
 //! Key stores: what one path prefix may reach.
 //!
-//! A key store is an isolated tenant (P-4): its own credentials, Regions, key rules and token.
+//! A key store is an isolated tenant (P-4): its own credentials, Regions, key rules and tokens.
 //! Access is proved step by step by types. [`Keystore::permit`] wants a [`Verified`] signature and
 //! gives a [`Permit`] for one external key id; only a permit and the key that the catalogue holds
 //! under that id make an [`AuthorizedKey`], and only that reaches the HSM.
@@ -10,8 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::hsm::backend::ObjectHandle;
-use crate::hsm::key::{Key, Version};
+use crate::hsm::key::{Holder, Holders, Key, Version};
 use crate::hsm::state::VersionStatus;
 use crate::names::{
     AccessKeyId, ExternalKeyId, KeyVersion, KeystoreName, ObjectId, PathPrefix, Region, TokenName,
@@ -34,8 +33,8 @@ pub struct Settings {
     pub credentials: Credentials,
     /// External keys that it may reach.
     pub keys: Vec<KeyRule>,
-    /// Where its keys live.
-    pub token: TokenName,
+    /// Where its keys live: one token, or several that hold the same keys, in this order.
+    pub tokens: Vec<TokenName>,
     /// Which encryptions are decrypted again before they are answered.
     pub verify_writes: VerifyWrites,
 }
@@ -91,7 +90,8 @@ impl FromStr for KeyRule {
 }
 
 impl KeyRule {
-    fn allows(&self, id: &ExternalKeyId) -> bool {
+    /// Whether this external key id is among them.
+    pub fn allows(&self, id: &ExternalKeyId) -> bool {
         match self {
             Self::Exact(exact) => exact == id,
             Self::Prefix(prefix) => id.as_str().starts_with(&**prefix),
@@ -163,9 +163,14 @@ impl Keystore {
         &self.settings.regions
     }
 
-    /// Where its keys live.
-    pub fn token(&self) -> &TokenName {
-        &self.settings.token
+    /// Where its keys live: never empty.
+    pub fn tokens(&self) -> &[TokenName] {
+        &self.settings.tokens
+    }
+
+    /// Which external keys it may reach.
+    pub fn key_rules(&self) -> &[KeyRule] {
+        &self.settings.keys
     }
 
     /// P-30: a disabled key store refuses all four operations.
@@ -224,7 +229,7 @@ impl Permit<'_> {
     /// CDIV promises that decryption works, and is proved by one (P-43); else the key store decides.
     pub fn to_encrypt(
         &self,
-        key: &Key,
+        key: &Key<Holders>,
         integrity: IntegrityValue,
     ) -> Result<(AuthorizedKey, WriteCheck), Refused> {
         self.expect_same(key);
@@ -247,7 +252,7 @@ impl Permit<'_> {
     /// The version of the key that made a ciphertext, to decrypt it.
     pub fn to_decrypt(
         &self,
-        key: &Key,
+        key: &Key<Holders>,
         version: KeyVersion,
         object_id: ObjectId,
     ) -> Result<AuthorizedKey, Refused> {
@@ -266,12 +271,12 @@ impl Permit<'_> {
         Ok(AuthorizedKey::new(version))
     }
 
-    fn expect_same(&self, key: &Key) {
+    fn expect_same(&self, key: &Key<Holders>) {
         assert_eq!(key.id(), self.id, "the catalogue gives the key that it was asked for");
     }
 }
 
-fn usable(key: &Key) -> Result<(), Refused> {
+fn usable(key: &Key<Holders>) -> Result<(), Refused> {
     if !key.is_enabled() {
         return Err(Refused::KeyDisabled);
     }
@@ -287,26 +292,26 @@ fn usable(key: &Key) -> Result<(), Refused> {
 /// ```compile_fail,E0451
 /// let version = xksd::names::KeyVersion::FIRST;
 /// let object_id = xksd::names::ObjectId::new([1; 8]);
-/// let handle = xksd::hsm::backend::ObjectHandle { generation: 1, number: 1 };
-/// let key = xksd::keystore::AuthorizedKey { handle, version, object_id };
+/// let holders = [].into();
+/// let key = xksd::keystore::AuthorizedKey { holders, version, object_id };
 /// ```
 #[derive(Debug)]
 #[must_use]
 pub struct AuthorizedKey {
-    handle: ObjectHandle,
+    holders: Holders,
     version: KeyVersion,
     object_id: ObjectId,
 }
 
 impl AuthorizedKey {
-    fn new(version: &Version) -> Self {
-        let &Version { handle, version, object_id, .. } = version;
-        Self { handle, version, object_id }
+    fn new(version: &Version<Holders>) -> Self {
+        let Version { at, version, object_id, .. } = version;
+        Self { holders: at.clone(), version: *version, object_id: *object_id }
     }
 
-    /// The object in the token.
-    pub fn handle(&self) -> ObjectHandle {
-        self.handle
+    /// The objects of this version, on the tokens of the key store's group.
+    pub fn holders(&self) -> &[Holder] {
+        &self.holders
     }
 
     /// The version's number.
@@ -398,7 +403,7 @@ mod tests {
             regions: vec!["us-east-1".parse().unwrap()],
             credentials: Credentials::new([(access_key_id.parse().unwrap(), secret)]).unwrap(),
             keys: vec![],
-            token: "t".parse().unwrap(),
+            tokens: vec!["t".parse().unwrap()],
             verify_writes: VerifyWrites::default(),
         })
     }

@@ -12,15 +12,17 @@
 //!    chooses the [`keystore`]; [`sigv4`] verifies the signature against that key store's
 //!    credentials and gives a [`sigv4::Verified`]; [`wire::request`] parses the body;
 //!    [`keystore::Keystore::permit`] gives a [`keystore::Permit`] for the key's name.
-//! 3. [`operations`] looks the key up in the [`catalogue`], makes it an
-//!    [`keystore::AuthorizedKey`], and asks the [`hsm::token`] to encrypt or decrypt with it.
+//! 3. [`operations`] looks the key up among those of the key store's tokens, [`hsm::fleet`], makes it
+//!    an [`keystore::AuthorizedKey`], and asks one [`hsm::token`] after the other to encrypt or
+//!    decrypt with it.
 //! 4. A [`hsm::worker`] takes the job from the token's queue, on a thread that owns one session,
 //!    and has two C calls made by [`hsm::pkcs11`]: in a child process, through [`hsm::process`],
 //!    or on its own thread.
 //! 5. [`wire::response`] writes the answer. A failure anywhere is turned into an error of the
 //!    protocol by [`server::rescue`], and [`server::record`] writes down what happened.
 //!
-//! Beside the requests, a [`hsm::steward`] per token connects, reads the catalogue and probes.
+//! Beside the requests, a [`hsm::steward`] per token connects, reads the [`catalogue`] and probes, and
+//! a [`hsm::fleet::Keeper`] per group of tokens puts the catalogues together.
 //!
 //! # Layers
 //!
@@ -30,7 +32,7 @@
 //! |---|---|
 //! | 5 process | [`daemon`], [`cli`], [`doctor`], [`config`], [`telemetry`] |
 //! | 4 compose | [`server`] |
-//! | 3 act | [`operations`], [`client`], [`catalogue`], [`tls`], [`metrics`], [`hsm::token`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
+//! | 3 act | [`operations`], [`client`], [`catalogue`], [`tls`], [`metrics`], [`hsm::fleet`], [`hsm::token`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
 //! | 2 decide | [`keystore`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`] |
 //! | 1 protocol | [`wire`], [`sigv4`] |
 //! | 0 words | [`names`], [`secret`], [`clock`] |

@@ -3,7 +3,9 @@
 //! Label values come from closed sets or from names in the configuration, so that a stranger who
 //! sends requests can't create series. Units and names follow the Prometheus conventions.
 
-use std::sync::{Arc, Mutex, PoisonError};
+mod token;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
@@ -11,8 +13,8 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-use crate::hsm::codes::{self, Code};
 use crate::names::{AccessKeyId, ExternalKeyId, KeystoreName, TokenName};
+pub use token::{HsmCall, JobRefused, TokenMetrics};
 
 /// Buckets from 10 µs, a soft token's call, to the 250 ms that KMS waits, and beyond.
 const SECONDS: &[f64] = &[
@@ -46,6 +48,9 @@ pub struct Metrics {
     hsm_jobs_refused: IntCounterVec,
     hsm_sessions: IntGaugeVec,
     hsm_up: IntGaugeVec,
+    hsm_suspect: IntGaugeVec,
+    hsm_failovers: IntCounterVec,
+    hsm_key_versions: IntGaugeVec,
     hsm_probe_duration: GaugeVec,
     hsm_processes: IntCounterVec,
     catalogue_keys: IntGaugeVec,
@@ -204,6 +209,24 @@ impl Metrics {
                 &["token"],
             ),
             hsm_up: int_gauges(r, "xksd_hsm_up", "Whether the token is served.", &["token"]),
+            hsm_suspect: int_gauges(
+                r,
+                "xksd_hsm_suspect",
+                "Whether the token serves only where no other token can: it fails or is slow.",
+                &["token"],
+            ),
+            hsm_failovers: counters(
+                r,
+                "xksd_hsm_failovers_total",
+                "Attempts that gave nothing on this token, after which another token was tried.",
+                &["token"],
+            ),
+            hsm_key_versions: int_gauges(
+                r,
+                "xksd_hsm_key_versions",
+                "Versions of keys, by what is known of the token's object beside other tokens'.",
+                &["token", "standing"],
+            ),
             hsm_probe_duration: gauges(
                 r,
                 "xksd_hsm_probe_duration_seconds",
@@ -338,137 +361,12 @@ impl Metrics {
             keys: self.catalogue_keys.with_label_values(&[token]),
             read: self.catalogue_read.with_label_values(&[token]),
             processes: self.hsm_processes.with_label_values(&[token]),
+            suspect: self.hsm_suspect.with_label_values(&[token]),
+            failovers: self.hsm_failovers.with_label_values(&[token]),
+            key_versions: self.hsm_key_versions.clone(),
             notes: None,
         })
     }
-}
-
-/// A C call that has returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HsmCall {
-    /// The function.
-    pub function: &'static str,
-    /// How long it took.
-    pub took: Duration,
-    /// What it returned.
-    pub code: Code,
-}
-
-/// The metrics of one token.
-#[derive(Debug)]
-pub struct TokenMetrics {
-    token: String,
-    calls: HistogramVec,
-    call_failures: IntCounterVec,
-    queue: Histogram,
-    refused: IntCounterVec,
-    write_checks_failed: IntCounter,
-    write_checks_skipped: IntCounter,
-    sessions: IntGauge,
-    up: IntGauge,
-    probe: Gauge,
-    keys: IntGauge,
-    read: Gauge,
-    processes: IntCounter,
-    /// Where C calls are noted, in a process whose metrics nobody reads.
-    notes: Option<Mutex<Vec<HsmCall>>>,
-}
-
-/// Why a job was not done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum JobRefused {
-    /// The queue was full.
-    QueueFull,
-    /// It would not have been done in time.
-    Overloaded,
-    /// Its deadline had passed before a session was free.
-    Expired,
-    /// The token was down.
-    Down,
-}
-
-impl TokenMetrics {
-    /// Only notes C calls, for [`TokenMetrics::take_notes`]; nothing else of it is ever read.
-    pub fn noting() -> Self {
-        let name: TokenName = "none".parse().expect("it is a token name");
-        let metrics = Metrics::new().token(&name);
-        let metrics = Arc::into_inner(metrics).expect("nobody else has it yet");
-        Self { notes: Some(Mutex::default()), ..metrics }
-    }
-
-    /// The calls since this was last asked.
-    pub fn take_notes(&self) -> Vec<HsmCall> {
-        self.notes.as_ref().map(|notes| std::mem::take(&mut *lock(notes))).unwrap_or_default()
-    }
-
-    /// A process was started for the token's library.
-    pub fn process_started(&self) {
-        self.processes.inc();
-    }
-
-    /// A C call has returned.
-    pub fn hsm_call(&self, function: &'static str, took: Duration, code: Code) {
-        if let Some(notes) = &self.notes {
-            return lock(notes).push(HsmCall { function, took, code });
-        }
-        let token = self.token.as_str();
-        self.calls.with_label_values(&[token, function]).observe(took.as_secs_f64());
-        if code != codes::OK {
-            let code = code.name().unwrap_or("vendor");
-            self.call_failures.with_label_values(&[token, function, code]).inc();
-        }
-    }
-
-    /// A job has reached a session.
-    pub fn queued(&self, waited: Duration) {
-        self.queue.observe(waited.as_secs_f64());
-    }
-
-    /// A job was not done.
-    pub fn refused(&self, why: JobRefused) {
-        let reason = match why {
-            JobRefused::QueueFull => "queue_full",
-            JobRefused::Overloaded => "overloaded",
-            JobRefused::Expired => "expired",
-            JobRefused::Down => "down",
-        };
-        self.refused.with_label_values(&[&self.token, reason]).inc();
-    }
-
-    /// A ciphertext was thrown away since it did not decrypt to the plaintext (P-43).
-    pub fn write_check_failed(&self) {
-        self.write_checks_failed.inc();
-    }
-
-    /// A ciphertext was to be checked, and its key does not permit it.
-    pub fn write_check_skipped(&self) {
-        self.write_checks_skipped.inc();
-    }
-
-    /// The gauge of open sessions.
-    pub fn sessions(&self) -> &IntGauge {
-        &self.sessions
-    }
-
-    /// Whether the token is served.
-    pub fn up(&self, up: bool) {
-        self.up.set(up.into());
-    }
-
-    /// A probe has succeeded.
-    pub fn probed(&self, took: Duration) {
-        self.probe.set(took.as_secs_f64());
-    }
-
-    /// The catalogue was read.
-    pub fn catalogue(&self, keys: usize) {
-        self.keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
-        self.read.set(unix_now());
-    }
-}
-
-fn lock(notes: &Mutex<Vec<HsmCall>>) -> std::sync::MutexGuard<'_, Vec<HsmCall>> {
-    notes.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A request whose path names no key store counts under `none`.
@@ -528,6 +426,7 @@ fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> H
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hsm::codes::Code;
 
     #[test]
     fn the_registry_can_be_made_and_rendered() {

@@ -1,20 +1,22 @@
-//! The four XKS operations, as plain functions over a token.
+//! The four XKS operations, as plain functions over the tokens of a key store.
 //!
 //! They know nothing of HTTP. Where an answer is final for KMS (no such key, no such version), it
-//! is given only when the token was read completely after the request arrived.
+//! is given only when every token was read completely after the request arrived.
+
+mod way;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::catalogue::Catalogue;
 use crate::clock::Deadline;
 use crate::hsm::backend::Sealed;
 use crate::hsm::fault::FaultKind;
-use crate::hsm::key::{Key, KeyFault, KeyKind, Usage};
+use crate::hsm::fleet::{Attempt, Enough, Group, GroupCatalogue};
+use crate::hsm::key::{Holders, Key, KeyFault, KeyKind, Standing, Usage};
 use crate::hsm::token::{Opening, Timed, Token, TokenError, TokenState};
 use crate::keystore::{AuthorizedKey, Permit, Refused, WriteCheck};
-use crate::names::KeyVersion;
+use crate::names::{KeyVersion, TokenName};
 use crate::secret::Plaintext;
 use crate::wire::aad::{FrameError, frame};
 use crate::wire::cdiv::CdivInput;
@@ -25,10 +27,7 @@ use crate::wire::request::{DecryptRequest, EncryptRequest, IntegrityValue};
 use crate::wire::response::{
     DecryptResponse, EncryptResponse, KeySpec, KeyStatus, KeyUsage, MetadataResponse,
 };
-
-/// How often an operation is tried on the token: once more when the first session turned out to
-/// be lost or the key's handle stale. The retry has another IV and the same deadline.
-const ATTEMPTS: usize = 2;
+use way::Way;
 
 /// A result of GetHealthStatus is never older than this (P-61, P-63).
 const HEALTH_MAX_AGE: Duration = Duration::from_secs(60);
@@ -36,8 +35,8 @@ const HEALTH_MAX_AGE: Duration = Duration::from_secs(60);
 /// Why an operation gave nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum OperationError {
-    /// The token holds no key of this id.
-    #[error("the token holds no key with this label")]
+    /// No token holds a key of this id.
+    #[error("no token of the key store holds a key with this label")]
     KeyNotFound,
     /// No key of this id was found among those that the token describes, and it refuses to
     /// describe all of them: that it holds none is not proved.
@@ -55,6 +54,13 @@ pub enum OperationError {
     /// The HSM says that ciphertext, IV, AAD or tag do not fit.
     #[error("the HSM refused ciphertext, IV, AAD or tag")]
     BadCiphertext,
+    /// The HSM says so, and it is not proved that its key is that of another token of the key store,
+    /// which cannot be asked.
+    #[error(
+        "the HSM refused ciphertext, IV, AAD or tag, and its key could not be compared with \
+             that of another token of the key store, which may have made the ciphertext"
+    )]
+    Unproved,
     /// The HSM did not decrypt its own output to the plaintext (P-43).
     #[error("the HSM did not decrypt its own ciphertext to the plaintext")]
     CheckFailed,
@@ -79,8 +85,12 @@ impl From<TokenError> for OperationError {
 }
 
 /// What an operation leaves for the record of its request, however it ends.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Trace {
+    /// The token that the request was last sent to.
+    pub token: Option<TokenName>,
+    /// How often it was sent to a token.
+    pub attempts: u32,
     /// The version of the key that was used.
     pub version: Option<KeyVersion>,
     /// Time that the jobs waited for a session, together.
@@ -91,11 +101,11 @@ pub struct Trace {
     pub encryptions: u64,
 }
 
-/// One request's way to its token.
+/// One request's way to the tokens of its key store.
 #[derive(Debug)]
 pub struct Call<'a> {
     /// Where the keys are.
-    pub token: &'a Token,
+    pub group: &'a Group,
     /// When the head of the request had arrived.
     pub arrived: Instant,
     /// When the answer is of no use any more.
@@ -109,10 +119,10 @@ pub async fn describe(
     call: &mut Call<'_>,
     permit: &Permit<'_>,
 ) -> Result<MetadataResponse, OperationError> {
-    let key = call.key(permit, call.arrived).await?;
-    let newest = key.newest();
+    let found = call.key(permit, call.arrived, |_key| Enough::Yes).await?;
+    let newest = found.key.newest();
     call.trace.version = Some(newest.version);
-    let key_status = if key.is_enabled() { KeyStatus::Enabled } else { KeyStatus::Disabled };
+    let key_status = if found.key.is_enabled() { KeyStatus::Enabled } else { KeyStatus::Disabled };
     let key_usage = usages(newest.usage).collect();
     Ok(MetadataResponse { key_spec: spec(&newest.kind), key_usage, key_status })
 }
@@ -125,17 +135,16 @@ pub async fn encrypt(
 ) -> Result<EncryptResponse, OperationError> {
     let EncryptRequest { plaintext, aad, integrity, .. } = request;
     let (plaintext, aad) = (Arc::new(plaintext), aad.unwrap_or_default());
-    let mut known_since = call.arrived;
-    let mut attempt = 1;
+    let group = call.group;
+    let mut way = Way::new(group, call.arrived, call.deadline);
     loop {
-        let key = call.key(permit, known_since).await?;
-        let (key, check) = permit.to_encrypt(&key, integrity)?;
-        match encrypt_once(call, &key, &plaintext, &aad, (integrity, check)).await {
-            Err(error) if attempt < ATTEMPTS && may_retry(error) => {
-                attempt += 1;
-                known_since = after(error, known_since);
-            }
-            answer => return answer,
+        let ready = |key: &Key<Holders>| group.readiness(key.newest());
+        let found = call.key(permit, way.known_since(), ready).await?;
+        let (key, check) = permit.to_encrypt(&found.key, integrity)?;
+        let attempt = way.next(&key)?;
+        match encrypt_once(call, &attempt, &key, &plaintext, &aad, (integrity, check)).await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => way.failed(&attempt, &key, error)?,
         }
     }
 }
@@ -143,25 +152,26 @@ pub async fn encrypt(
 /// One attempt, with an IV of its own.
 async fn encrypt_once(
     call: &mut Call<'_>,
+    attempt: &Attempt<'_>,
     key: &AuthorizedKey,
     plaintext: &Arc<Plaintext>,
     aad: &[u8],
     (integrity, check): (IntegrityValue, WriteCheck),
 ) -> Result<EncryptResponse, OperationError> {
-    call.trace.version = Some(key.version());
+    call.trace.sent(attempt, key);
     let metadata = CiphertextMetadata { version: key.version(), object_id: key.object_id() };
     let encoded = metadata.encode();
     // P-42: the HSM authenticates the metadata together with the AAD.
     let framed: Arc<[u8]> = frame(aad, &encoded)?.into();
-    let sealed =
-        call.token.encrypt(key.handle(), framed.clone(), plaintext.clone(), call.deadline).await;
+    let Attempt { token, handle, .. } = *attempt;
+    let sealed = token.encrypt(handle, framed.clone(), plaintext.clone(), attempt.deadline()).await;
     // An answer that is late or lost may have been an encryption all the same: better one too many
     // against the key's bound than one too few.
     let refused = [TokenError::QueueFull, TokenError::Overloaded, TokenError::Down];
     if !sealed.as_ref().is_err_and(|error| refused.contains(error)) {
         call.trace.encryptions += 1;
     }
-    let Sealed { iv, ciphertext, tag } = call.time(sealed?);
+    let Sealed { iv, ciphertext, tag } = call.trace.time(sealed?);
     let tag = Tag::new(tag);
     // P-43: the CDIV first, from the HSM's output; then that output is decrypted again.
     let cdiv = (integrity == IntegrityValue::Sha256).then(|| {
@@ -173,10 +183,12 @@ async fn encrypt_once(
     let ciphertext = match check {
         WriteCheck::Skip => ciphertext,
         WriteCheck::Impossible => {
-            call.token.metrics().write_check_skipped();
+            token.metrics().write_check_skipped();
             ciphertext
         }
-        WriteCheck::Decrypt => prove(call, key, framed, plaintext, ciphertext, &iv, &tag).await?,
+        WriteCheck::Decrypt => {
+            prove(call, attempt, framed, plaintext, ciphertext, &iv, &tag).await?
+        }
     };
     Ok(EncryptResponse { ciphertext, iv, tag, ciphertext_metadata: metadata, cdiv })
 }
@@ -184,24 +196,25 @@ async fn encrypt_once(
 /// Decrypts what is about to be sent, and compares it with what was to be encrypted (P-43).
 async fn prove(
     call: &mut Call<'_>,
-    key: &AuthorizedKey,
+    attempt: &Attempt<'_>,
     aad: Arc<[u8]>,
     plaintext: &Plaintext,
     ciphertext: Vec<u8>,
     iv: &Iv,
     tag: &Tag,
 ) -> Result<Vec<u8>, OperationError> {
+    let Attempt { token, handle, .. } = *attempt;
     let (iv, tag) = (iv.as_bytes().to_vec(), *tag.as_bytes());
     let opening = Arc::new(Opening { iv, aad, ciphertext, tag });
-    let opened = call.token.decrypt(key.handle(), opening.clone(), call.deadline).await;
+    let opened = token.decrypt(handle, opening.clone(), attempt.deadline()).await;
     let proved = match opened {
-        Ok(opened) => call.time(opened) == *plaintext,
+        Ok(opened) => call.trace.time(opened) == *plaintext,
         // The token refuses what it has just made: that is no caller's mistake.
         Err(TokenError::Fault(fault)) if fault.kind == FaultKind::BadCiphertext => false,
         Err(error) => return Err(error.into()),
     };
     if !proved {
-        call.token.metrics().write_check_failed();
+        token.metrics().write_check_failed();
         return Err(OperationError::CheckFailed);
     }
     // What was decrypted is what is sent. The worker may still hold its share of it.
@@ -216,128 +229,134 @@ pub async fn decrypt(
 ) -> Result<DecryptResponse, OperationError> {
     let DecryptRequest { ciphertext, iv, tag, aad, ciphertext_metadata, .. } = request;
     let encoded = ciphertext_metadata.unwrap_or_default();
-    let made_by = CiphertextMetadata::decode(&encoded);
+    let made_by = CiphertextMetadata::decode(&encoded).ok();
     let framed: Arc<[u8]> = frame(&aad.unwrap_or_default(), &encoded)?.into();
     let iv = iv.as_bytes().to_vec();
     let opening = Arc::new(Opening { iv, aad: framed, ciphertext, tag: *tag.as_bytes() });
-    let mut known_since = call.arrived;
-    let mut attempt = 1;
+    let group = call.group;
+    let mut way = Way::new(group, call.arrived, call.deadline);
     loop {
-        let key = call.key(permit, known_since).await?;
-        let made_by = made_by.map_err(|_unknown| OperationError::UnknownFormat)?;
-        let key = call.version(permit, key, made_by).await?;
-        call.trace.version = Some(key.version());
-        let opened = call.token.decrypt(key.handle(), opening.clone(), call.deadline).await;
-        match opened.map_err(OperationError::from) {
-            Ok(opened) => return Ok(DecryptResponse { plaintext: call.time(opened) }),
-            Err(error) if attempt < ATTEMPTS && may_retry(error) => {
-                attempt += 1;
-                known_since = after(error, known_since);
+        let ready = |key: &Key<Holders>| match made_by {
+            None => Enough::Yes,
+            // A version that is not known may have been made since.
+            Some(by) => key
+                .version(by.version, by.object_id)
+                .map_or(Enough::No, |version| group.readiness(version)),
+        };
+        let found = call.key(permit, way.known_since(), ready).await?;
+        let CiphertextMetadata { version, object_id } =
+            made_by.ok_or(OperationError::UnknownFormat)?;
+        let key = match permit.to_decrypt(&found.key, version, object_id) {
+            // One of those that could not be read may hold it.
+            Err(Refused::UnknownVersion) if !found.is_complete => {
+                return Err(TokenError::Down.into());
             }
-            Err(error) => return Err(error),
-        }
+            key => key?,
+        };
+        let attempt = way.next(&key)?;
+        call.trace.sent(&attempt, &key);
+        let Attempt { token, handle, standing, .. } = attempt;
+        let opened = token.decrypt(handle, opening.clone(), attempt.deadline()).await;
+        let error = match opened.map_err(OperationError::from) {
+            Ok(opened) => return Ok(DecryptResponse { plaintext: call.trace.time(opened) }),
+            Err(OperationError::BadCiphertext) if standing == Standing::Trusted => {
+                OperationError::Unproved
+            }
+            Err(error) => error,
+        };
+        way.failed(&attempt, &key, error)?;
     }
 }
 
-/// GetHealthStatus (P-60 to P-63): from what the steward found out in the background.
-pub fn health(token: &Token, fleet_size: NonZeroU32) -> HealthResponse {
-    let proved_lately = token.last_proved().is_some_and(|at| at.elapsed() < HEALTH_MAX_AGE);
-    // P-63: down, not yet probed, or a result older than a minute.
-    let health_status = match token.state() {
-        TokenState::Up if proved_lately => HealthStatus::Active,
-        TokenState::Suspect if proved_lately => HealthStatus::Degraded,
-        _ => HealthStatus::Unavailable,
-    };
-    let identity = token.identity();
+/// GetHealthStatus (P-60 to P-63): from what the stewards found out in the background.
+pub fn health(group: &Group, fleet_size: NonZeroU32) -> HealthResponse {
     let known = |text: String| if text.is_empty() { "unknown".to_owned() } else { text };
-    let ekm = Ekm { id: token.name().to_string(), model: known(identity.model), health_status };
+    let catalogue = group.catalogue();
+    let tokens = group.tokens().iter().enumerate();
+    let mut ekms = tokens.map(|(number, token)| Ekm {
+        id: token.name().to_string(),
+        model: known(token.identity().model),
+        health_status: health_of(token, catalogue.lacking(number)),
+    });
+    let first = ekms.next().expect("a group has a token");
+    let ekm_fleet = EkmFleet::new(first, ekms);
+    let manufacturers = group.tokens().iter().map(|token| token.identity().manufacturer);
     HealthResponse {
         fleet_size,
         proxy_vendor: "xksd".to_owned(),
         proxy_model: concat!("xksd ", env!("CARGO_PKG_VERSION")).to_owned(),
-        ekm_vendor: known(identity.manufacturer),
-        ekm_fleet: EkmFleet::new(ekm, []),
+        ekm_vendor: known(manufacturers.into_iter().find(|m| !m.is_empty()).unwrap_or_default()),
+        ekm_fleet,
     }
+}
+
+fn health_of(token: &Token, lacking: usize) -> HealthStatus {
+    let proved_lately = token.last_proved().is_some_and(|at| at.elapsed() < HEALTH_MAX_AGE);
+    let is_whole = lacking == 0 && token.has_all_sessions();
+    // P-63: down, not yet probed, or a result older than a minute.
+    match token.state() {
+        TokenState::Up if proved_lately && is_whole => HealthStatus::Active,
+        TokenState::Up | TokenState::Suspect if proved_lately => HealthStatus::Degraded,
+        _ => HealthStatus::Unavailable,
+    }
+}
+
+/// A key, and whether the last word about it has been said.
+#[derive(Debug)]
+struct Found {
+    key: Arc<Key<Holders>>,
+    /// Every token was read since the request arrived.
+    is_complete: bool,
 }
 
 impl Call<'_> {
-    /// The key, as the catalogue knew it at `known_since` or later. A key that the last reading
-    /// did not find is looked for in one that began after this request arrived.
+    /// The key, as it was known at `known_since` or later, once it is `ready`. A key that the last
+    /// readings did not find is looked for in those that began after this request arrived.
     async fn key(
-        &mut self,
+        &self,
         permit: &Permit<'_>,
         known_since: Instant,
-    ) -> Result<Arc<Key>, OperationError> {
-        // What was known of a token that is down says nothing of what it holds now.
-        if let TokenState::Down(_) | TokenState::PinRefused = self.token.state() {
+        ready: impl Fn(&Key<Holders>) -> Enough,
+    ) -> Result<Found, OperationError> {
+        let group = self.group;
+        // What was known of tokens that are down says nothing of what they hold now.
+        if group.is_down() {
             return Err(TokenError::Down.into());
         }
-        // A refused key may have been mended since, so it is looked for anew like an unknown one.
-        if known_since <= self.arrived
-            && let Some(Ok(key)) = self.token.catalogue().and_then(|c| c.find(permit.id()))
-        {
-            return Ok(key);
+        let judge = |catalogue: &GroupCatalogue| {
+            if known_since > self.arrived && !group.is_read_since(catalogue, known_since) {
+                return Enough::No;
+            }
+            // A refused key may have been mended since, so it is looked for anew like an unknown one.
+            match catalogue.find(permit.id()) {
+                Some(Ok(key)) => ready(&key),
+                Some(Err(_)) | None => Enough::No,
+            }
+        };
+        let catalogue = group.catalogue_since(known_since, self.deadline, judge).await?;
+        let is_complete = group.is_complete_since(&catalogue, self.arrived);
+        match catalogue.find(permit.id()) {
+            Some(key) => Ok(Found { key: key?, is_complete }),
+            None if catalogue.unread() > 0 => Err(OperationError::Undescribed),
+            None if !is_complete => Err(TokenError::Down.into()),
+            None => Err(OperationError::KeyNotFound),
         }
-        let catalogue = self.token.catalogue_since(known_since, self.deadline).await?;
-        find(&catalogue, permit)
+    }
+}
+
+impl Trace {
+    /// The request goes to a token.
+    fn sent(&mut self, attempt: &Attempt<'_>, key: &AuthorizedKey) {
+        self.token = Some(attempt.token.name().clone());
+        self.version = Some(key.version());
+        self.attempts += 1;
     }
 
-    /// The version that made a ciphertext; one that is not known may have been made since.
-    async fn version(
-        &mut self,
-        permit: &Permit<'_>,
-        key: Arc<Key>,
-        made_by: CiphertextMetadata,
-    ) -> Result<AuthorizedKey, OperationError> {
-        let CiphertextMetadata { version, object_id } = made_by;
-        match permit.to_decrypt(&key, version, object_id) {
-            Err(Refused::UnknownVersion) => {}
-            answer => return Ok(answer?),
-        }
-        let catalogue = self.token.catalogue_since(self.arrived, self.deadline).await?;
-        Ok(permit.to_decrypt(&*find(&catalogue, permit)?, version, object_id)?)
-    }
-
-    /// Adds a job's times to the record.
+    /// Adds a job's times.
     fn time<T>(&mut self, timed: Timed<T>) -> T {
-        self.trace.queued += timed.queued;
-        self.trace.hsm += timed.hsm;
+        self.queued += timed.queued;
+        self.hsm += timed.hsm;
         timed.value
-    }
-}
-
-/// Looks a key up in a reading that may have the last word.
-fn find(catalogue: &Catalogue, permit: &Permit<'_>) -> Result<Arc<Key>, OperationError> {
-    match catalogue.find(permit.id()) {
-        Some(key) => Ok(key?),
-        None if catalogue.unread() > 0 => Err(OperationError::Undescribed),
-        None => Err(OperationError::KeyNotFound),
-    }
-}
-
-/// Whether another session, another reading of the keys or another IV may help.
-fn may_retry(error: OperationError) -> bool {
-    match error {
-        OperationError::CheckFailed => true,
-        OperationError::Token(TokenError::Fault(fault)) => matches!(
-            fault.kind,
-            FaultKind::HandleStale
-                | FaultKind::SessionLost
-                | FaultKind::LoginLost
-                | FaultKind::TokenLost
-                | FaultKind::Ambiguous
-        ),
-        _ => false,
-    }
-}
-
-/// From when on the catalogue must have been read for the next attempt.
-fn after(error: OperationError, known_since: Instant) -> Instant {
-    match error {
-        OperationError::Token(TokenError::Fault(fault)) if fault.kind == FaultKind::HandleStale => {
-            Instant::now()
-        }
-        _ => known_since,
     }
 }
 

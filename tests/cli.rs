@@ -49,7 +49,7 @@ environment.SOFTHSM2_CONF = "{conf}"
 [keystores.demo]
 prefix = "demo"
 regions = ["us-east-1"]
-token = "hsm"
+tokens = ["hsm"]
 keys = ["*"]
 [[keystores.demo.credentials]]
 access_key_id = "ABCDEFGHIJKLMNOPQRST"
@@ -200,7 +200,7 @@ fn every_fault_of_a_configuration_is_named_and_that_is_78() {
     setup.configure(&setup.good().replace("version = 1", "version = 1\ncolour = \"CANARY\""));
     let variables = [
         ("XKSD_SERVER__DEADLINE", "300ms"),
-        ("XKSD_KEYSTORES__DEMO__TOKEN", "hms"),
+        ("XKSD_KEYSTORES__DEMO__TOKENS", "hms"),
         ("XKSD_TOKENS__HSM__PINN", SECRET),
     ];
     let faults = "\
@@ -208,7 +208,7 @@ error: XKSD_SERVER__DEADLINE: server.deadline = \"300ms\": must be 1ms to 250ms
 hint: KMS gives up 250 ms after it began to connect
 error: XKSD_TOKENS__HSM__PINN: tokens.hsm.pinn: is no known key
 hint: did you mean `tokens.hsm.pin`?
-error: XKSD_KEYSTORES__DEMO__TOKEN: keystores.demo.token = \"hms\": there is no [tokens.hms]
+error: XKSD_KEYSTORES__DEMO__TOKENS: keystores.demo.tokens[0] = \"hms\": there is no [tokens.hms]
 hint: tokens: hsm
 error: xksd.toml: colour: is no known key
 hint: known here: fleet, keystores, log, ops, server, tokens, version

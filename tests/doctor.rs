@@ -64,7 +64,7 @@ pin = {{ file = "pin" }}
 [keystores.demo]
 prefix = "demo"
 regions = ["us-east-1"]
-token = "hsm"
+tokens = ["hsm"]
 keys = ["good"]
 [[keystores.demo.credentials]]
 access_key_id = "ABCDEFGHIJKLMNOPQRST"

@@ -10,11 +10,13 @@ use crate::keystore::{KeyRule, Settings, VerifyWrites};
 use crate::names::{AccessKeyId, KeystoreName, PathPrefix, Region, TokenName};
 use crate::sigv4::{Credentials, SecretAccessKey};
 
-/// What no two key stores may have in common, and where it was seen first.
+/// What no two key stores may have in common, or must have in common, and where it was seen first.
 #[derive(Debug, Default)]
 struct Seen {
     prefixes: BTreeMap<PathPrefix, String>,
     access_key_ids: BTreeMap<AccessKeyId, String>,
+    /// By token: the first key store that has it, and all tokens of that.
+    groups: BTreeMap<TokenName, (String, Vec<TokenName>)>,
 }
 
 /// Reads all of `keystores`; those at fault are left out.
@@ -48,19 +50,7 @@ fn keystore(
         }
     });
     let regions = section.required_list("regions", parsed::<Region>);
-    let token = section.required("token", Shape::Text, |text| {
-        if !tokens.iter().any(|token| token == text) {
-            let mut known: Vec<&str> = tokens.iter().map(String::as_str).collect();
-            known.sort_unstable();
-            let wrong = Wrong::from(format!("there is no [tokens.{text}]"));
-            return Err(if known.is_empty() {
-                wrong
-            } else {
-                wrong.hint(format!("tokens: {}", known.join(", ")))
-            });
-        }
-        parsed::<TokenName>(text)
-    });
+    let tokens = token_names(name_text, section, tokens, seen);
     let keys = section.required_list("keys", parsed::<KeyRule>);
     let enabled = section.or("enabled", "true", Shape::Flag, flag);
     let verify_writes = section.or("verify_writes", "when_asked", Shape::Text, verify_writes);
@@ -72,9 +62,51 @@ fn keystore(
         regions: regions?,
         credentials: credentials?,
         keys: keys?,
-        token: token?,
+        tokens: tokens?,
         verify_writes: verify_writes?,
     })
+}
+
+/// The tokens of the key store, in order. Tokens that stand together once stand together everywhere:
+/// what is said of a token's keys is said beside those of the same other tokens.
+fn token_names(
+    name: &str,
+    section: &mut Section<'_>,
+    known: &[String],
+    seen: &mut Seen,
+) -> Option<Vec<TokenName>> {
+    let mut names = Vec::new();
+    let tokens = section.required_list("tokens", |text| {
+        if !known.iter().any(|token| token == text) {
+            let mut known: Vec<&str> = known.iter().map(String::as_str).collect();
+            known.sort_unstable();
+            let wrong = Wrong::from(format!("there is no [tokens.{text}]"));
+            return Err(if known.is_empty() {
+                wrong
+            } else {
+                wrong.hint(format!("tokens: {}", known.join(", ")))
+            });
+        }
+        if names.iter().any(|name| name == text) {
+            return Err(format!("`{text}` is there twice").into());
+        }
+        names.push(text.to_owned());
+        parsed::<TokenName>(text)
+    })?;
+    for token in &tokens {
+        let (owner, first) =
+            seen.groups.entry(token.clone()).or_insert_with(|| (name.to_owned(), tokens.clone()));
+        if *first != tokens {
+            let problem = format!(
+                "`{token}` stands with other tokens, or in another order, in key store `{owner}`"
+            );
+            let hint = "key stores that share a token share all of them; a token may have two \
+                        sections [tokens.NAME]";
+            section.fault("tokens", None, Wrong::from(problem).hint(hint));
+            return None;
+        }
+    }
+    Some(tokens)
 }
 
 fn verify_writes(text: &str) -> Result<VerifyWrites, Wrong> {

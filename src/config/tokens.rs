@@ -120,6 +120,8 @@ fn token(section: &mut Section<'_>, environment: BTreeMap<String, String>) -> Op
         duration_within("100ms", "30s")(text)
             .map_err(|wrong| wrong.hint("what KMS is told of health is never older than a minute"))
     });
+    let attempt_limit =
+        section.or("attempt_limit", "40ms", Shape::Text, duration_within("1ms", "250ms"));
     let call_limit = section.or("call_limit", "5s", Shape::Text, duration_within("1s", "5m"));
     let (pin, pin_source) = pin?;
     Some(Token {
@@ -137,6 +139,7 @@ fn token(section: &mut Section<'_>, environment: BTreeMap<String, String>) -> Op
             queue: queue?,
             catalogue_interval: catalogue_interval?,
             probe_interval: probe_interval?,
+            attempt_limit: attempt_limit?,
         },
     })
 }

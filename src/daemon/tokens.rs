@@ -6,12 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::{self, Isolation};
+use tokio::task::JoinSet;
+
 use crate::hsm::backend::Backend;
+use crate::hsm::fleet::{Group, Keeper};
 use crate::hsm::pkcs11::{Library, Pkcs11Backend};
 use crate::hsm::process::{self, Launch, ProcessBackend};
 use crate::hsm::token::Token;
+use crate::keystore::{Keystore, Keystores};
 use crate::metrics::{Metrics, TokenMetrics};
-use crate::names::TokenName;
+use crate::names::{KeystoreName, TokenName};
 use crate::telemetry;
 
 /// The variables by which known modules find their configuration. A process of a module's own has
@@ -69,6 +73,27 @@ impl Tokens {
         }
         all
     }
+}
+
+/// The tokens of each key store, those with the same tokens in one group, and its keeper at work.
+pub(super) fn groups(
+    tokens: &HashMap<TokenName, Arc<Token>>,
+    keystores: &Keystores,
+    tasks: &mut JoinSet<()>,
+) -> HashMap<KeystoreName, Arc<Group>> {
+    let mut by_tokens: HashMap<&[TokenName], Vec<&Keystore>> = HashMap::new();
+    for keystore in keystores.iter() {
+        by_tokens.entry(keystore.tokens()).or_default().push(keystore);
+    }
+    let mut groups = HashMap::new();
+    for (names, keystores) in by_tokens {
+        let members = names.iter().map(|name| tokens[name].clone()).collect();
+        let group = Arc::new(Group::new(members));
+        let rules = keystores.iter().flat_map(|keystore| keystore.key_rules()).cloned();
+        tasks.spawn(Keeper::new(group.clone(), rules.collect()).run());
+        groups.extend(keystores.iter().map(|k| (k.name().clone(), group.clone())));
+    }
+    groups
 }
 
 fn isolated(

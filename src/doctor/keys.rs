@@ -122,12 +122,14 @@ mod tests {
 
     fn judged(kind: KeyKind, status: VersionStatus, usage: Usage) -> Option<Finding> {
         let version = Version {
-            handle: ObjectHandle { generation: 1, number: 1 },
+            at: ObjectHandle { generation: 1, number: 1 },
             version: KeyVersion::FIRST,
             object_id: ObjectId::new([1; 8]),
             status,
+            epoch: 1,
             kind,
             usage,
+            check_value: None,
         };
         let id: ExternalKeyId = "k".parse().unwrap();
         let key = Key::new(id.clone(), vec![version]).unwrap();

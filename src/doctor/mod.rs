@@ -132,7 +132,7 @@ pub fn examine(config: Config, low_count: LowCount, report: &mut dyn FnMut(Findi
     let Config { tokens, keystores, .. } = config;
     for (name, token) in tokens {
         let subject = format!("tokens.{name}");
-        let rules = keystores.iter().filter(|keystore| keystore.token == name);
+        let rules = keystores.iter().filter(|keystore| keystore.tokens.contains(&name));
         let rules = rules.map(|keystore| (keystore.name.clone(), keystore.keys.clone())).collect();
         let patient = hsm::Patient { name, token, rules, low_count };
         watch(subject, HSM_PATIENCE, report, move |findings| patient.examine(findings));

@@ -1,5 +1,7 @@
 //! An external key as the catalogue describes it: one label, one or several versions.
 
+use std::sync::Arc;
+
 use super::backend::{ChangeableAttributes, ObjectHandle};
 use super::state::{KeyState, VersionStatus};
 use crate::names::{ExternalKeyId, KeyVersion, ObjectId};
@@ -51,43 +53,117 @@ pub struct KeyAttributes {
     pub kind: KeyKind,
     /// All usages.
     pub usage: Usage,
+    /// `CKA_CHECK_VALUE`, where the token tells it.
+    pub check_value: Option<CheckValue>,
 }
 
-/// One version of an external key on one token.
+/// `CKA_CHECK_VALUE`: the first three bytes of a block of zeros encrypted under the key (PKCS#11
+/// 2.40, 4.8.2). Equal keys have equal ones; one in 16 million of others has, too.
+pub type CheckValue = [u8; 3];
+
+/// One version of an external key, and where its objects are: on one token ([`ObjectHandle`]), or
+/// on those of a group ([`Holders`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
-    /// Its object.
-    pub handle: ObjectHandle,
+pub struct Version<At = ObjectHandle> {
+    /// Its object, or objects.
+    pub at: At,
     /// Its number; [`KeyVersion::FOREIGN`] if xksd did not make it.
     pub version: KeyVersion,
     /// Its identity; [`ObjectId::FOREIGN`] if xksd did not make it.
     pub object_id: ObjectId,
     /// Whether it may be used.
     pub status: VersionStatus,
+    /// Which of two tokens knows the newer state of this version; 0 if xksd did not make it.
+    pub epoch: u64,
     /// Kind and length.
     pub kind: KeyKind,
     /// What it may be used for.
     pub usage: Usage,
+    /// `CKA_CHECK_VALUE`, where the token tells it.
+    pub check_value: Option<CheckValue>,
+}
+
+/// Where the objects of a version are among the tokens of a group, in the group's order.
+pub type Holders = Arc<[Holder]>;
+
+/// One token's object of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    /// Which token of the group.
+    pub token: usize,
+    /// The object.
+    pub handle: ObjectHandle,
+    /// Whether it may be used.
+    pub standing: Standing,
+}
+
+/// What is known of one token's object, compared with the other tokens' of the same version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// It has the same key material as another token's.
+    Proved,
+    /// No other token has an object of this version.
+    Only,
+    /// It is used although another token may have other material under this name, because that
+    /// token cannot be asked.
+    Trusted,
+    /// Not compared yet, and not used.
+    Pending,
+    /// Nothing can prove that it is the same: not used.
+    Unproved,
+    /// It is another key, or one with other usages: not used.
+    Unequal,
+}
+
+impl Standing {
+    /// Every one of them.
+    pub const ALL: [Self; 6] =
+        [Self::Proved, Self::Only, Self::Trusted, Self::Pending, Self::Unproved, Self::Unequal];
+
+    /// The word for it in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Proved => "proved",
+            Self::Only => "only",
+            Self::Trusted => "trusted",
+            Self::Pending => "pending",
+            Self::Unproved => "unproved",
+            Self::Unequal => "unequal",
+        }
+    }
+
+    /// Whether the object is used.
+    pub fn is_admitted(self) -> bool {
+        matches!(self, Self::Proved | Self::Only | Self::Trusted)
+    }
 }
 
 impl Version {
     /// Describes an object; one whose `CKA_ID` is not ours is foreign and enabled.
-    pub fn new(handle: ObjectHandle, attributes: &KeyAttributes) -> Self {
-        let (version, object_id, status) = match KeyState::parse(&attributes.changeable.id) {
-            Ok(state) => (state.version, state.object_id, state.status),
-            Err(_) => (KeyVersion::FOREIGN, ObjectId::FOREIGN, VersionStatus::Enabled),
+    pub fn new(at: ObjectHandle, attributes: &KeyAttributes) -> Self {
+        let KeyAttributes { changeable, kind, usage, check_value } = attributes;
+        let (version, object_id, status, epoch) = match KeyState::parse(&changeable.id) {
+            Ok(state) => (state.version, state.object_id, state.status, state.epoch),
+            Err(_) => (KeyVersion::FOREIGN, ObjectId::FOREIGN, VersionStatus::Enabled, 0),
         };
-        let (kind, usage) = (attributes.kind.clone(), attributes.usage);
-        Self { handle, version, object_id, status, kind, usage }
+        let (kind, usage, check_value) = (kind.clone(), *usage, *check_value);
+        Self { at, version, object_id, status, epoch, kind, usage, check_value }
     }
 }
 
-/// An external key: everything in the token that bears one label.
+impl<At> Version<At> {
+    /// What tells it from every other version of its key.
+    pub fn identity(&self) -> (KeyVersion, ObjectId) {
+        (self.version, self.object_id)
+    }
+}
+
+/// An external key: everything in a token, or in the tokens of a group, that bears one label.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
+pub struct Key<At = ObjectHandle> {
     id: ExternalKeyId,
     /// Newest first; never empty.
-    versions: Vec<Version>,
+    versions: Vec<Version<At>>,
 }
 
 /// Why the objects under one label are no usable key.
@@ -102,9 +178,9 @@ pub enum KeyFault {
     NoneReady,
 }
 
-impl Key {
+impl<At> Key<At> {
     /// Puts the objects of one label together.
-    pub fn new(id: ExternalKeyId, mut versions: Vec<Version>) -> Result<Self, KeyFault> {
+    pub fn new(id: ExternalKeyId, mut versions: Vec<Version<At>>) -> Result<Self, KeyFault> {
         let foreign = versions.iter().filter(|v| v.version == KeyVersion::FOREIGN).count();
         if foreign > 1 {
             return Err(KeyFault::Ambiguous);
@@ -114,9 +190,8 @@ impl Key {
             return Err(KeyFault::NoneReady);
         }
         // The same order on every proxy: version, then object id.
-        versions.sort_by_key(|v| std::cmp::Reverse((v.version, v.object_id)));
-        let identity = |v: &Version| (v.version, v.object_id);
-        if versions.windows(2).any(|pair| identity(&pair[0]) == identity(&pair[1])) {
+        versions.sort_by_key(|version| std::cmp::Reverse(version.identity()));
+        if versions.windows(2).any(|pair| pair[0].identity() == pair[1].identity()) {
             return Err(KeyFault::Ambiguous);
         }
         Ok(Self { id, versions })
@@ -129,7 +204,7 @@ impl Key {
 
     /// The version that encrypts, and whose status is the key's. A disabled newest version does
     /// not make an older one the newest: it disables the key.
-    pub fn newest(&self) -> &Version {
+    pub fn newest(&self) -> &Version<At> {
         &self.versions[0]
     }
 
@@ -139,12 +214,12 @@ impl Key {
     }
 
     /// The version that a ciphertext was made with, by identity; its number must fit as well.
-    pub fn version(&self, version: KeyVersion, object_id: ObjectId) -> Option<&Version> {
-        self.versions.iter().find(|v| v.object_id == object_id && v.version == version)
+    pub fn version(&self, version: KeyVersion, object_id: ObjectId) -> Option<&Version<At>> {
+        self.versions.iter().find(|v| v.identity() == (version, object_id))
     }
 
     /// All versions, newest first.
-    pub fn versions(&self) -> &[Version] {
+    pub fn versions(&self) -> &[Version<At>] {
         &self.versions
     }
 }
@@ -155,12 +230,14 @@ mod tests {
 
     fn version(number: u32, object: u8, status: VersionStatus) -> Version {
         Version {
-            handle: ObjectHandle { generation: 1, number: u64::from(object) },
+            at: ObjectHandle { generation: 1, number: u64::from(object) },
             version: KeyVersion::new(number),
             object_id: ObjectId::new([object; 8]),
             status,
+            epoch: 1,
             kind: KeyKind::Aes { bits: 256 },
             usage: Usage::default(),
+            check_value: None,
         }
     }
 

@@ -14,6 +14,8 @@ pub(super) struct Load {
     mean: AtomicU64,
     /// Sessions that take jobs.
     sessions: AtomicUsize,
+    /// Jobs done since the start, well or not.
+    done: AtomicU64,
 }
 
 /// A session takes jobs for as long as this lives.
@@ -26,12 +28,37 @@ impl Load {
         Taking(self)
     }
 
+    /// How many sessions take jobs.
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// How many jobs were done since the start.
+    pub(super) fn jobs_done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
     /// A job was done. Two threads that do so at once may lose one of the two; a mean bears that.
     pub(super) fn done(&self, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX / SMOOTHING);
         let mean = self.mean.load(Ordering::Relaxed);
         let next = if mean == 0 { took } else { mean - mean / SMOOTHING + took / SMOOTHING };
         self.mean.store(next, Ordering::Relaxed);
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Forgets what jobs took: the token has changed, and this is what it takes now.
+    pub(super) fn begin_anew(&self, takes: Duration) {
+        let takes = u64::try_from(takes.as_nanos()).unwrap_or(u64::MAX / SMOOTHING);
+        self.mean.store(takes, Ordering::Relaxed);
+    }
+
+    /// How long one job more would take beside so many others.
+    pub(super) fn expected(&self, others: usize) -> Duration {
+        let sessions = self.sessions().max(1) as u64;
+        let mean = self.mean.load(Ordering::Relaxed);
+        let wait = mean.saturating_mul(others as u64) / sessions;
+        Duration::from_nanos(wait.saturating_add(mean))
     }
 
     /// How long until a job that finds so many others before it would be done. Nothing without
@@ -40,10 +67,7 @@ impl Load {
         if queued == 0 {
             return Duration::ZERO;
         }
-        let sessions = self.sessions.load(Ordering::Relaxed).max(1) as u64;
-        let mean = self.mean.load(Ordering::Relaxed);
-        let wait = mean.saturating_mul(queued as u64) / sessions;
-        Duration::from_nanos(wait.saturating_add(mean))
+        self.expected(queued)
     }
 
     /// Whether such a job would be too late. Jobs vary, so a quarter of the time is kept back: what

@@ -2,13 +2,15 @@
 //! differently ([`profile`]), and how its keys are described ([`key`], [`state`]).
 //!
 //! Only [`pkcs11`] knows PKCS#11; [`process`] has it run in a process of its own. Above them,
-//! [`worker`] owns sessions on threads of their own, [`steward`] watches over a token, and
-//! [`token`] is what the asynchronous side talks to.
+//! [`worker`] owns sessions on threads of their own, [`steward`] watches over a token, [`token`] is
+//! what the asynchronous side talks to, and [`fleet`] makes one of several tokens with the same keys.
 
 pub mod backend;
+mod breaker;
 mod canary;
 pub mod codes;
 pub mod fault;
+pub mod fleet;
 pub mod iv;
 pub mod key;
 mod load;

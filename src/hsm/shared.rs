@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::breaker::Breaker;
 use super::canary::Canaries;
 use super::fault::{Fault, FaultKind};
 use super::iv::Witness;
@@ -64,6 +65,7 @@ pub(super) struct Shared {
     pub(super) canaries: Canaries,
     pub(super) witness: Arc<Witness>,
     pub(super) load: Load,
+    pub(super) breaker: Breaker,
     life: Mutex<Life>,
     life_changed: Condvar,
 }
@@ -99,6 +101,7 @@ impl Shared {
             canaries: Canaries::default(),
             witness: Arc::default(),
             load: Load::default(),
+            breaker: Breaker::default(),
             life: Mutex::default(),
             life_changed: Condvar::new(),
         }
@@ -223,17 +226,36 @@ impl Shared {
         self.life.lock().expect("nothing panics while holding this lock")
     }
 
+    /// A job was not done in time. After several of them requests go to other tokens, until a probe
+    /// shows that this one is well again.
+    pub(super) fn late(&self) {
+        let suspect = |state: &mut TokenState| {
+            let was_up = *state == TokenState::Up;
+            if was_up {
+                *state = TokenState::Suspect;
+            }
+            was_up
+        };
+        if self.breaker.late() && self.state.send_if_modified(suspect) {
+            self.announce(TokenState::Suspect);
+            self.wish(|wishes| wishes.probe = true);
+        }
+    }
+
     pub(super) fn set_state(&self, state: TokenState) {
         let before = self.state.send_replace(state);
-        if before == state {
-            return;
+        if before != state {
+            self.announce(state);
         }
-        self.metrics.up(state.serves());
+    }
+
+    fn announce(&self, state: TokenState) {
+        self.metrics.serves(state.serves(), state == TokenState::Suspect);
         let token = self.name.as_str();
         match state {
             TokenState::Probing => {}
             TokenState::Up => tracing::info!(token, "token is up"),
-            TokenState::Suspect => tracing::warn!(token, "token is suspect: its probe failed"),
+            TokenState::Suspect => tracing::warn!(token, "token is suspect: it fails or is slow"),
             TokenState::Down(fault) => tracing::error!(token, %fault, "token is down"),
             TokenState::PinRefused => tracing::error!(
                 token,

@@ -29,6 +29,12 @@ const READING_SPACING: Duration = Duration::from_millis(25);
 /// Shortest time between two probes, for the same reason.
 const PROBE_SPACING: Duration = canary::SHARED_FOR;
 
+/// How long a suspect token waits for the probe that may give it back its place.
+const SUSPECT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Round trips to the HSM in a probe: random bytes, an encryption, a decryption.
+const PROBE_TRIPS: u32 = 3;
+
 /// How often making the probe key is tried: C_GenerateKey of SoftHSM fails for no reason in about
 /// 3% of calls under load, and without that key no ambiguous failure can be settled.
 const PROBE_KEY_ATTEMPTS: usize = 5;
@@ -99,8 +105,9 @@ impl Steward {
         }
         let (reader, ivs) = (Reader::default(), IvPool::new(self.shared.witness.clone()));
         let mut connection = Connection { session, reader, probe_key, ivs };
-        self.probe(&mut connection)?;
+        let took = self.probe(&mut connection)?;
         self.read(&mut connection)?;
+        self.shared.load.begin_anew(took / PROBE_TRIPS);
         self.shared.connected();
         Ok(connection)
     }
@@ -145,7 +152,11 @@ impl Steward {
             if next_probe <= Instant::now() {
                 self.probe_or_doubt(&mut connection)?;
                 last_probe = Instant::now();
-                next_probe = last_probe + self.settings.probe_interval;
+                let interval = match *self.shared.state.borrow() {
+                    TokenState::Suspect => self.settings.probe_interval.min(SUSPECT_INTERVAL),
+                    _ => self.settings.probe_interval,
+                };
+                next_probe = last_probe + interval;
             }
             if next_reading <= Instant::now() {
                 self.read_or_doubt(&mut connection)?;
@@ -155,23 +166,35 @@ impl Steward {
         }
     }
 
-    /// A failed probe makes the token suspect; a second one, at once, takes it down.
+    /// A failed probe makes the token suspect; a second one, at once, takes it down. One that is slow
+    /// leaves it suspect: it serves where no other token does.
     fn probe_or_doubt(&self, connection: &mut Connection) -> Result<(), Fault> {
-        if let Err(fault) = self.probe(connection) {
-            self.shared.set_state(TokenState::Suspect);
-            tracing::warn!(token = %self.shared.name(), %fault, "health probe failed");
-            match self.probe(connection) {
-                // A new connection gives a busy token no more room.
-                Err(fault) if fault.kind == FaultKind::Busy => return Ok(()),
-                result => result?,
+        let took = match self.probe(connection) {
+            Ok(took) => took,
+            Err(fault) => {
+                self.shared.set_state(TokenState::Suspect);
+                tracing::warn!(token = %self.shared.name(), %fault, "health probe failed");
+                match self.probe(connection) {
+                    // A new connection gives a busy token no more room.
+                    Err(fault) if fault.kind == FaultKind::Busy => return Ok(()),
+                    again => again?,
+                }
             }
+        };
+        if took > self.settings.attempt_limit * PROBE_TRIPS {
+            self.shared.set_state(TokenState::Suspect);
+            return Ok(());
+        }
+        if *self.shared.state.borrow() == TokenState::Suspect {
+            self.shared.load.begin_anew(took / PROBE_TRIPS);
         }
         self.shared.set_state(TokenState::Up);
         Ok(())
     }
 
-    /// Encrypts and decrypts in the token with a key that is no KMS key (P-61).
-    fn probe(&self, connection: &mut Connection) -> Result<(), Fault> {
+    /// Encrypts and decrypts in the token with a key that is no KMS key (P-61); says how long that
+    /// took.
+    fn probe(&self, connection: &mut Connection) -> Result<Duration, Fault> {
         let start = Instant::now();
         let Connection { session, probe_key, ivs, .. } = connection;
         if probe_key.is_none() {
@@ -186,10 +209,11 @@ impl Steward {
             }
             None => drop(ivs.take(session.as_mut(), Moment::now())?),
         }
-        self.shared.metrics().probed(start.elapsed());
+        let took = start.elapsed();
+        self.shared.metrics().probed(took);
         *self.shared.proved.lock().expect("nothing panics while holding this lock") =
             Some(Instant::now());
-        Ok(())
+        Ok(took)
     }
 
     /// One reading that fails costs nobody anything: what was read before stays. A second one, at

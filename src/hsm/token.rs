@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -28,6 +29,8 @@ pub struct Settings {
     pub catalogue_interval: Duration,
     /// How often the token is probed (P-61).
     pub probe_interval: Duration,
+    /// How long an attempt may take on this token where another token can be tried after it.
+    pub attempt_limit: Duration,
 }
 
 impl Default for Settings {
@@ -37,6 +40,7 @@ impl Default for Settings {
             queue: 128,
             catalogue_interval: Duration::from_secs(5),
             probe_interval: Duration::from_secs(5),
+            attempt_limit: Duration::from_millis(40),
         }
     }
 }
@@ -48,7 +52,8 @@ pub enum TokenState {
     Probing,
     /// Serving.
     Up,
-    /// Serving, although the last probe failed.
+    /// Serving where no other token can: it was late several times, or its last probe failed or was
+    /// slow. The next probe decides.
     Suspect,
     /// Not serving, for this reason; tried again by itself.
     Down(Fault),
@@ -140,6 +145,9 @@ pub struct Token {
     name: TokenName,
     backend: Arc<dyn Backend>,
     metrics: Arc<TokenMetrics>,
+    settings: Settings,
+    /// Jobs that somebody waits for.
+    outstanding: AtomicUsize,
     jobs: Sender<Job>,
     /// Kept so that jobs queued while every worker is away are not lost with the channel.
     _queue: Receiver<Job>,
@@ -165,9 +173,11 @@ impl Token {
         let shared = Arc::new(Shared::new(name.clone(), metrics.clone()));
         steward::spawn(shared.clone(), backend.clone(), settings.clone());
         for number in 0..settings.sessions.max(1) {
-            worker::spawn(number, shared.clone(), backend.clone(), queue.clone());
+            let (shared, backend, queue) = (shared.clone(), backend.clone(), queue.clone());
+            worker::spawn(number, shared, backend, queue, settings.attempt_limit);
         }
-        Self { name, backend, metrics, jobs, _queue: queue, shared }
+        let outstanding = AtomicUsize::new(0);
+        Self { name, backend, metrics, settings, outstanding, jobs, _queue: queue, shared }
     }
 
     /// Its name in the configuration.
@@ -193,6 +203,31 @@ impl Token {
     /// Changes of its state.
     pub fn watch_state(&self) -> watch::Receiver<TokenState> {
         self.shared.state.subscribe()
+    }
+
+    /// Readings of its keys; `None` before the first.
+    pub fn watch_catalogue(&self) -> watch::Receiver<Option<Arc<Catalogue>>> {
+        self.shared.catalogue.subscribe()
+    }
+
+    /// Has its keys read soon.
+    pub fn ask_for_reading(&self) {
+        self.shared.ask_for_reading();
+    }
+
+    /// How it is used.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Whether every session that it should have is open.
+    pub fn has_all_sessions(&self) -> bool {
+        self.shared.load.sessions() >= self.settings.sessions
+    }
+
+    /// How long one job more would take, from what those before it took and how many there are.
+    pub fn expected(&self) -> Duration {
+        self.shared.load.expected(self.outstanding.load(Ordering::Relaxed))
     }
 
     /// When the token last proved that it encrypts and decrypts; `None` if never (P-61).
@@ -281,6 +316,8 @@ impl Token {
             self.metrics.refused(JobRefused::Overloaded);
             return Err(TokenError::Overloaded);
         }
+        let _outstanding = Outstanding::count(&self.outstanding);
+        let done_before = self.shared.load.jobs_done();
         let (reply, answer) = oneshot::channel();
         let job = Job { deadline, queued_at: Instant::now(), work: work(reply) };
         match self.jobs.try_send(job) {
@@ -295,8 +332,30 @@ impl Token {
             Ok(Ok(result)) => result,
             // The worker dropped the job: it panicked, or is being stopped.
             Ok(Err(_dropped)) => Err(TokenError::Down),
-            Err(_elapsed) => Err(TokenError::Late),
+            Err(_elapsed) => {
+                // A queue that moves on is no token that hangs; a late job tells of itself.
+                if self.shared.load.jobs_done() == done_before {
+                    self.shared.late();
+                }
+                Err(TokenError::Late)
+            }
         }
+    }
+}
+
+/// Counts a job for as long as somebody waits for it.
+struct Outstanding<'a>(&'a AtomicUsize);
+
+impl<'a> Outstanding<'a> {
+    fn count(jobs: &'a AtomicUsize) -> Self {
+        jobs.fetch_add(1, Ordering::Relaxed);
+        Self(jobs)
+    }
+}
+
+impl Drop for Outstanding<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) fn spawn(
     shared: Arc<Shared>,
     backend: Arc<dyn Backend>,
     queue: Receiver<Job>,
+    attempt_limit: Duration,
 ) {
     let name = format!("{}-{number}", shared.name());
     let running = shared.running();
@@ -36,7 +37,7 @@ pub(super) fn spawn(
         .spawn(move || {
             // Dropped last, and on a panic too: it tells that this thread has left the library.
             let _running = running;
-            Worker { shared, backend, queue, job: None }.run();
+            Worker { shared, backend, queue, attempt_limit, job: None }.run();
         })
         .expect("the operating system gives threads when starting");
 }
@@ -45,6 +46,8 @@ struct Worker {
     shared: Arc<Shared>,
     backend: Arc<dyn Backend>,
     queue: Receiver<Job>,
+    /// A job that takes longer is late, whatever time it had.
+    attempt_limit: Duration,
     /// Taken from the queue, but not done, since the session had to be replaced first.
     job: Option<Job>,
 }
@@ -155,7 +158,13 @@ impl Worker {
                 opened.map_err(|fault| self.settle(fault, session))
             }),
         };
-        self.shared.load.done(start.elapsed());
+        let took = start.elapsed();
+        self.shared.load.done(took);
+        if took > self.attempt_limit {
+            self.shared.late();
+        } else {
+            self.shared.breaker.in_time();
+        }
         done
     }
 

@@ -81,14 +81,12 @@ async fn live() -> &'static str {
 }
 
 /// P-9: whether this instance should receive traffic. Not while it leaves, and not while there is
-/// no key store whose token serves.
+/// no key store of which a token serves.
 async fn ready(State(shown): State<Shown>) -> impl IntoResponse {
     if shown.draining.phase() != Phase::Serving {
         return (StatusCode::SERVICE_UNAVAILABLE, "leaving\n");
     }
-    let snapshot = &shown.snapshot;
-    let serves = |name| snapshot.tokens.get(name).is_some_and(|token| token.state().serves());
-    if snapshot.keystores.iter().any(|keystore| serves(keystore.token())) {
+    if shown.snapshot.groups.values().any(|group| group.serves()) {
         (StatusCode::OK, "ok\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "no key store can be served: no token is up\n")

@@ -12,10 +12,10 @@ use http::HeaderMap;
 use super::record::Record;
 use super::rescue::{Failure, Rescued};
 use crate::clock::Deadline;
-use crate::hsm::token::Token;
+use crate::hsm::fleet::Group;
 use crate::keystore::{Keystore, Keystores};
 use crate::metrics::Metrics;
-use crate::names::{ExternalKeyId, TokenName};
+use crate::names::{ExternalKeyId, KeystoreName};
 use crate::operations::{self, Call};
 use crate::sigv4::{SignedRequest, Verified, Verifier};
 use crate::wire::limits::Limits;
@@ -30,8 +30,8 @@ use crate::wire::route::{self, KeyOperation, Route, RouteError, Target};
 pub struct Snapshot {
     /// Who may ask for what.
     pub keystores: Keystores,
-    /// The tokens that key stores name; each of those is here.
-    pub tokens: HashMap<TokenName, Arc<Token>>,
+    /// The tokens of each key store.
+    pub groups: HashMap<KeystoreName, Arc<Group>>,
     /// How many proxies serve this endpoint (P-60).
     pub fleet_size: NonZeroU32,
     /// Largest plaintext, ciphertext and AAD (P-23).
@@ -111,8 +111,7 @@ impl Pipeline {
         let caller = self.verify(head, body.as_ref(), keystore)?;
         record.caller(&caller);
         keystore.open(&caller)?;
-        let token = &self.snapshot.tokens[keystore.token()];
-        record.token = Some(token.name().clone());
+        let group = &self.snapshot.groups[keystore.name()];
         let arrived = head.arrived;
         let body = body.as_ref();
         match route.target {
@@ -120,10 +119,10 @@ impl Pipeline {
             Target::Health => {
                 record.metadata =
                     HealthRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
-                Ok(operations::health(token, self.snapshot.fleet_size).to_body())
+                Ok(operations::health(group, self.snapshot.fleet_size).to_body())
             }
             Target::Key { id, operation } => {
-                let mut call = KeyCall { caller, keystore, id: &id, token, arrived, deadline };
+                let mut call = KeyCall { caller, keystore, id: &id, group, arrived, deadline };
                 match operation {
                     KeyOperation::Metadata => call.describe(body, record).await,
                     KeyOperation::Encrypt => call.encrypt(body, self.snapshot.limits, record).await,
@@ -177,7 +176,7 @@ struct KeyCall<'a> {
     caller: Verified,
     keystore: &'a Keystore,
     id: &'a ExternalKeyId,
-    token: &'a Token,
+    group: &'a Group,
     arrived: Instant,
     deadline: Deadline,
 }
@@ -221,8 +220,8 @@ impl KeyCall<'_> {
     }
 
     fn call<'a>(&'a self, record: &'a mut Record) -> Call<'a> {
-        let Self { token, arrived, deadline, .. } = *self;
-        Call { token, arrived, deadline, trace: &mut record.trace }
+        let Self { group, arrived, deadline, .. } = *self;
+        Call { group, arrived, deadline, trace: &mut record.trace }
     }
 }
 

@@ -8,7 +8,7 @@ use tracing::field::display;
 
 use super::rescue::{Rescued, Severity};
 use crate::metrics::Metrics;
-use crate::names::{AccessKeyId, KeystoreName, Region, TokenName};
+use crate::names::{AccessKeyId, KeystoreName, Region};
 use crate::operations::Trace;
 use crate::sigv4::Verified;
 use crate::wire::log_text::LogText;
@@ -30,8 +30,6 @@ pub struct Record {
     pub region: Option<Region>,
     /// What the request says of its origin; of a refused one, what could be read.
     pub metadata: RequestMetadata,
-    /// The token that serves the key store.
-    pub token: Option<TokenName>,
     /// What the operation left.
     pub trace: Trace,
 }
@@ -47,7 +45,6 @@ impl Record {
             access_key_id: None,
             region: None,
             metadata: RequestMetadata::default(),
-            token: None,
             trace: Trace::default(),
         }
     }
@@ -74,7 +71,7 @@ impl Record {
         self.line(operation, key.map(display), outcome, took);
         let Err(rescued) = outcome else { return };
         let kms_request_id = display(LogText::new(self.metadata.kms_request_id()));
-        let token = self.token.as_ref().map(display);
+        let token = self.trace.token.as_ref().map(display);
         let cause = display(&rescued.cause);
         match rescued.severity {
             Severity::Caller => {}
@@ -100,7 +97,8 @@ impl Record {
             op = operation,
             key,
             version = self.trace.version.map(display),
-            token = self.token.as_ref().map(display),
+            token = self.trace.token.as_ref().map(display),
+            attempts = (self.trace.attempts > 1).then_some(self.trace.attempts),
             outcome = if outcome.is_ok() { "ok" } else { "refused" },
             error = outcome.err().map(|rescued| rescued.body.name().as_str()),
             cause = outcome.err().map(|rescued| display(&rescued.cause)),

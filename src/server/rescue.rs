@@ -228,6 +228,13 @@ fn operation(error: OperationError) -> Translation {
              the additional authenticated data (the encryption context) do not belong together",
             Caller,
         ),
+        OperationError::Unproved => (
+            Internal,
+            "the HSM that could be asked refused the ciphertext, and its key could not be compared \
+             yet with that of another HSM which cannot be asked: the external key store proxy's log \
+             has the details",
+            Act,
+        ),
         OperationError::CheckFailed => (
             Internal,
             "the HSM did not decrypt its own ciphertext to the plaintext, so the ciphertext was \
@@ -312,6 +319,7 @@ mod tests {
             OperationError::Key(KeyFault::NoneReady),
             OperationError::UnknownFormat,
             OperationError::BadCiphertext,
+            OperationError::Unproved,
             OperationError::CheckFailed,
             OperationError::Token(TokenError::QueueFull),
             OperationError::Token(TokenError::Overloaded),

@@ -31,8 +31,13 @@ fn create(token: &TokenAtHand, id: &str) -> Result<String, AdminError> {
 async fn up(at_hand: &TokenAtHand) -> (Token, ObjectHandle) {
     create(at_hand, "key").expect("the token makes AES keys");
     let never = Duration::from_secs(3600);
-    let settings =
-        Settings { sessions: 1, queue: 8, catalogue_interval: never, probe_interval: never };
+    let settings = Settings {
+        sessions: 1,
+        queue: 8,
+        catalogue_interval: never,
+        probe_interval: never,
+        attempt_limit: never,
+    };
     let name: xksd::names::TokenName = "test".parse().expect("it is a token name");
     let metrics = Metrics::new().token(&name);
     let token = Token::start(name, settings, Arc::new(pkcs11_backend(at_hand)), metrics);
@@ -41,7 +46,7 @@ async fn up(at_hand: &TokenAtHand) -> (Token, ObjectHandle) {
     tokio::time::timeout(PATIENCE, up).await.expect("it comes up").expect("it is there");
     let id = "key".parse().expect("it is an external key id");
     let key = token.catalogue().expect("it was read").find(&id).expect("it is there");
-    let handle = key.expect("it is usable").newest().handle;
+    let handle = key.expect("it is usable").newest().at;
     // The worker opens its session when the token is up; with this it has.
     encrypt(&token, handle).await;
     (token, handle)

@@ -3,7 +3,9 @@
 mod catalogue;
 mod contract;
 mod counts;
+mod fleet;
 mod isolation;
 mod iv;
+mod proxy;
 mod token;
 mod writes;

@@ -230,7 +230,7 @@ fn two_tokens_have_two_environments() {
     let file = site.path().join("xksd.toml");
     let toml = fs::read_to_string(&file).expect("it was just written");
     let (before, after) = toml.split_once("[keystores.second]").expect("it is there");
-    let after = after.replacen("token = \"softhsm\"", "token = \"second\"", 1);
+    let after = after.replacen("[\"softhsm\"]", "[\"second\"]", 1);
     let token = format!(
         "\n[tokens.second]\nmodule = \"{}\"\nlabel = \"{}\"\npin = {{ file = \"token.pin\" }}\n\
          isolation = \"process\"\nenvironment.SOFTHSM2_CONF = \"{}\"\n",

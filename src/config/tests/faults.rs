@@ -71,7 +71,13 @@ fn a_value_at_fault_is_named_with_what_is_allowed() {
         ("prefix = \"demo\"", "", "keystores.demo.prefix: is missing"),
         ("[\"us-east-1\"]", "[]", "keystores.demo.regions = []: must hold at least one"),
         ("[\"us-east-1\"]", "[\"US\"]", "keystores.demo.regions[0] = \"US\": a Region may only"),
-        ("token = \"hsm\"", "token = \"hms\"", "there is no [tokens.hms]"),
+        ("[\"hsm\"]", "[\"hms\"]", "there is no [tokens.hms]"),
+        (
+            "[\"hsm\"]",
+            "[\"hsm\", \"hsm\"]",
+            "keystores.demo.tokens[1] = \"hsm\": `hsm` is there twice",
+        ),
+        ("[\"hsm\"]", "[]", "keystores.demo.tokens = []: must hold at least one"),
         ("[\"demo-*\", \"other\"]", "[]", "keystores.demo.keys = []: must hold at least one"),
         ("[\"demo-*\", \"other\"]", "[\"a*b\"]", "keys[0] = \"a*b\": a `*` may only stand at"),
         ("\"ABCDEFGHIJKLMNOPQRST\"", "\"short\"", "credentials[0].access_key_id: an access key id"),
@@ -131,9 +137,17 @@ fn a_key_that_fits_another_certificate_is_refused() {
 
 /// Another key store beside the good one.
 fn second(prefix: &str, access_key_id: &str) -> String {
+    second_of(prefix, access_key_id, "tokens = [\"hsm\"]")
+}
+
+fn second_with(tokens: &str) -> String {
+    second_of("second", "TSRQPONMLKJIHGFEDCBA", tokens)
+}
+
+fn second_of(prefix: &str, access_key_id: &str, tokens: &str) -> String {
     format!(
         "{GOOD}\n[keystores.second]\nprefix = \"{prefix}\"\nregions = [\"eu-west-1\"]\n\
-         token = \"hsm\"\nkeys = [\"*\"]\n[[keystores.second.credentials]]\n\
+         {tokens}\nkeys = [\"*\"]\n[[keystores.second.credentials]]\n\
          access_key_id = \"{access_key_id}\"\nsecret = {{ file = \"demo.secret\" }}\n"
     )
 }
@@ -223,6 +237,25 @@ fn a_file_that_is_no_toml_is_located() {
 }
 
 #[test]
+fn tokens_stand_together_in_one_way() {
+    let dir = Dir::new();
+    let more = |first: &str, second: &str| {
+        second_with(&format!("tokens = [{second}]")).replacen(
+            "tokens = [\"hsm\"]",
+            &format!("tokens = [{first}]"),
+            1,
+        ) + "[tokens.other]\nmodule = \"module.so\"\nlabel = \"other\"\npin = { file = \"token.pin\" }\n"
+    };
+    let config = dir.load(&more(r#""hsm", "other""#, r#""hsm", "other""#), &[]).unwrap();
+    let names = config.keystores[0].tokens.iter().map(|name| name.as_str());
+    assert_eq!(names.collect::<Vec<_>>(), ["hsm", "other"]);
+    assert!(dir.load(&more(r#""hsm""#, r#""other""#), &[]).is_ok());
+    let problem = "in another order, in key store `demo`";
+    one(&dir, &more(r#""hsm", "other""#, r#""other", "hsm""#), problem);
+    one(&dir, &more(r#""hsm", "other""#, r#""other""#), problem);
+}
+
+#[test]
 fn a_file_that_is_not_there_is_named() {
     let errors = super::load(std::path::Path::new("/nonexistent/xksd.toml"), std::iter::empty());
     let error = errors.unwrap_err().to_string();
@@ -261,7 +294,7 @@ sessions = 2000
 [keystores.demo]
 prefix = "demo/"
 regions = []
-token = "other"
+tokens = ["other"]
 keys = ["a/b"]
 enabled = "yes"
 [[keystores.demo.credentials]]
@@ -291,7 +324,7 @@ secret = "x"
         "tokens.HSM.sessions",
         "keystores.demo.prefix",
         "keystores.demo.regions",
-        "keystores.demo.token",
+        "keystores.demo.tokens[0]",
         "keystores.demo.keys[0]",
         "keystores.demo.enabled",
         "keystores.demo.credentials[0].access_key_id",

@@ -36,7 +36,7 @@ pin = { file = "token.pin" }
 [keystores.demo]
 prefix = "demo"
 regions = ["us-east-1"]
-token = "hsm"
+tokens = ["hsm"]
 keys = ["demo-*", "other"]
 
 [[keystores.demo.credentials]]

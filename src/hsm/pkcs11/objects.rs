@@ -4,17 +4,17 @@ use std::ptr;
 
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_MECHANISM, CK_OBJECT_CLASS, CK_OBJECT_HANDLE, CK_ULONG,
-    CKA_CLASS, CKA_DECRYPT, CKA_DERIVE, CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_ID, CKA_KEY_TYPE,
-    CKA_LABEL, CKA_MODULUS, CKA_PRIVATE, CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN, CKA_UNWRAP,
-    CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP, CKK_AES, CKK_DES3, CKK_EC, CKK_GENERIC_SECRET, CKK_RSA,
-    CKM_AES_KEY_GEN, CKO_PRIVATE_KEY, CKO_SECRET_KEY,
+    CKA_CHECK_VALUE, CKA_CLASS, CKA_DECRYPT, CKA_DERIVE, CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_ID,
+    CKA_KEY_TYPE, CKA_LABEL, CKA_MODULUS, CKA_PRIVATE, CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN,
+    CKA_UNWRAP, CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP, CKK_AES, CKK_DES3, CKK_EC, CKK_GENERIC_SECRET,
+    CKK_RSA, CKM_AES_KEY_GEN, CKO_PRIVATE_KEY, CKO_SECRET_KEY,
 };
 
 use super::session::Pkcs11Session;
 use crate::hsm::backend::{ChangeableAttributes, ObjectHandle, Session};
 use crate::hsm::codes;
-use crate::hsm::fault::{Cause, Fault};
-use crate::hsm::key::{KeyAttributes, KeyKind, Usage};
+use crate::hsm::fault::{Cause, Fault, FaultKind};
+use crate::hsm::key::{CheckValue, KeyAttributes, KeyKind, Usage};
 use crate::secret::Plaintext;
 
 /// How many handles one C_FindObjects call takes.
@@ -92,7 +92,8 @@ impl Session for Pkcs11Session {
         let bits = modulus.map(|modulus| bit_length(&modulus));
         let ChangeableAttributes { encrypt, decrypt, .. } = changeable;
         let usage = Usage { encrypt, decrypt, sign, verify, wrap, unwrap, derive };
-        Ok(KeyAttributes { changeable, kind: kind(key_type, bytes, bits), usage })
+        let check_value = self.check_value(object)?;
+        Ok(KeyAttributes { changeable, kind: kind(key_type, bytes, bits), usage, check_value })
     }
 
     fn make_probe_key(&mut self) -> Result<ObjectHandle, Fault> {
@@ -134,6 +135,15 @@ impl Session for Pkcs11Session {
 }
 
 impl Pkcs11Session {
+    /// By itself, since it is optional (PKCS#11 2.40, 4.8.2): a module that fails on it tells the rest.
+    fn check_value(&mut self, object: ObjectHandle) -> Result<Option<CheckValue>, Fault> {
+        match self.read(object, [CKA_CHECK_VALUE]) {
+            Ok([value]) => Ok(value.and_then(|value| value.try_into().ok())),
+            Err(fault) if matches!(fault.kind, FaultKind::Ambiguous | FaultKind::Bug) => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
     /// Appends all objects of a class. The search is ended on every way out: one that is left
     /// open makes every later search of the session fail with OPERATION_ACTIVE.
     fn find_class(

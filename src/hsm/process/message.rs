@@ -318,7 +318,7 @@ impl Gift {
                 writer.u8(7);
                 write_changeable(writer, changeable);
             }
-            Self::Attributes(KeyAttributes { changeable, kind, usage }) => {
+            Self::Attributes(KeyAttributes { changeable, kind, usage, check_value }) => {
                 writer.u8(8);
                 write_changeable(writer, changeable);
                 match kind {
@@ -331,6 +331,7 @@ impl Gift {
                         writer.bytes(name.as_bytes());
                     }
                 }
+                writer.bytes(check_value.as_ref().map_or(&[], |value| &value[..]));
                 let Usage { encrypt, decrypt, sign, verify, wrap, unwrap, derive } = *usage;
                 for may in [encrypt, decrypt, sign, verify, wrap, unwrap, derive] {
                     writer.flag(may);
@@ -372,6 +373,10 @@ impl Gift {
                     1 => KeyKind::Other(text(reader)?),
                     _ => return Err(Malformed),
                 };
+                let check_value = match reader.bytes()? {
+                    [] => None,
+                    value => Some(value.try_into().map_err(|_| Malformed)?),
+                };
                 let usage = Usage {
                     encrypt: reader.flag()?,
                     decrypt: reader.flag()?,
@@ -381,7 +386,7 @@ impl Gift {
                     unwrap: reader.flag()?,
                     derive: reader.flag()?,
                 };
-                Self::Attributes(KeyAttributes { changeable, kind, usage })
+                Self::Attributes(KeyAttributes { changeable, kind, usage, check_value })
             }
             9 => Self::Object(read_handle(reader)?),
             _ => return Err(Malformed),
@@ -453,9 +458,10 @@ mod tests {
             encrypt: true,
             decrypt: false,
         };
-        let attributes = |kind| KeyAttributes {
+        let attributes = |kind, check_value| KeyAttributes {
             changeable: changeable.clone(),
             kind,
+            check_value,
             usage: Usage { verify: true, derive: true, ..Usage::default() },
         };
         let sealed =
@@ -469,8 +475,8 @@ mod tests {
             Gift::Opened(Plaintext::new(b"plain".to_vec())),
             Gift::Objects(vec![HANDLE; 1000]),
             Gift::Changeable(changeable.clone()),
-            Gift::Attributes(attributes(KeyKind::Aes { bits: 256 })),
-            Gift::Attributes(attributes(KeyKind::Other("RSA_2048".into()))),
+            Gift::Attributes(attributes(KeyKind::Aes { bits: 256 }, Some([7, 8, 9]))),
+            Gift::Attributes(attributes(KeyKind::Other("RSA_2048".into()), None)),
             Gift::Object(HANDLE),
         ]
     }

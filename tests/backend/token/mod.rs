@@ -32,7 +32,13 @@ struct Bench {
 /// Reads and probes only when told to, so that a test sees no call that it did not ask for.
 fn settings(sessions: usize) -> Settings {
     let never = Duration::from_secs(3600);
-    Settings { sessions, queue: 128, catalogue_interval: never, probe_interval: never }
+    Settings {
+        sessions,
+        queue: 128,
+        catalogue_interval: never,
+        probe_interval: never,
+        attempt_limit: never,
+    }
 }
 
 fn start(backend: &MemoryBackend, settings: Settings) -> Token {
@@ -101,7 +107,7 @@ impl Bench {
             let catalogue = self.token.catalogue_since(Instant::now(), deadline).await;
             let id = "key".parse().expect("it is an external key id");
             let found = catalogue.expect("the token comes back").find(&id);
-            let handle = found.expect("it is there").expect("it is usable").newest().handle;
+            let handle = found.expect("it is there").expect("it is usable").newest().at;
             if handle.generation > old.generation {
                 wait_for(&self.token, |state| *state == TokenState::Up).await;
                 return handle;

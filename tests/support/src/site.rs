@@ -269,7 +269,7 @@ impl Site {
         let Tenant { name, prefix, keys, credentials, enabled } = tenant;
         let mut toml = format!(
             "\n[keystores.{name}]\nprefix = \"{prefix}\"\nregions = [\"{REGION}\"]\n\
-             token = \"softhsm\"\nkeys = {keys:?}\nenabled = {enabled}\n"
+             tokens = [\"softhsm\"]\nkeys = {keys:?}\nenabled = {enabled}\n"
         );
         for Credential { id, secret } in credentials {
             let file = format!("{id}.secret");

@@ -32,6 +32,8 @@ pub struct MemoryKey {
     pub usage: Usage,
     /// Its value, which is used if `kind` is AES-256.
     pub value: [u8; 32],
+    /// `CKA_CHECK_VALUE`, whatever the value is.
+    pub check_value: Option<[u8; 3]>,
     /// What C_GetAttributeValue returns for it; `None`: its attributes.
     pub unreadable: Option<Code>,
 }
@@ -47,6 +49,7 @@ impl MemoryKey {
             kind: KeyKind::Aes { bits: 256 },
             usage: Usage { encrypt: true, decrypt: true, ..Usage::default() },
             value,
+            check_value: None,
             unreadable: None,
         }
     }

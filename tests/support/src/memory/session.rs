@@ -150,8 +150,8 @@ impl Session for MemorySession {
     fn read_attributes(&mut self, object: ObjectHandle) -> Result<KeyAttributes, Fault> {
         let changeable = self.read_changeable(object)?;
         self.enter("C_GetAttributeValue")?;
-        let MemoryKey { kind, usage, .. } = self.key("C_GetAttributeValue", object)?;
-        Ok(KeyAttributes { changeable, kind, usage })
+        let MemoryKey { kind, usage, check_value, .. } = self.key("C_GetAttributeValue", object)?;
+        Ok(KeyAttributes { changeable, kind, usage, check_value })
     }
 
     fn make_probe_key(&mut self) -> Result<ObjectHandle, Fault> {
