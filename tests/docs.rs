@@ -127,3 +127,28 @@ fn the_documented_metrics_are_those_that_exist() {
     let (_, documented) = documented.split_once("## Metrics").unwrap();
     assert_eq!(names(code), names(documented));
 }
+
+/// What `docs/reliability.md` says to be held by a test is, and what it says to run can be.
+#[test]
+fn the_tests_of_reliability_are_those_that_exist() {
+    let document = read("docs/reliability.md");
+    let sources = sources(&root().join("tests/reliability"));
+    let all: String = sources.iter().map(|(_, text)| text.as_str()).collect();
+    let rows = document.lines().filter(|line| line.starts_with("| ") && line.ends_with("` |"));
+    let named: BTreeSet<&str> = rows
+        .filter_map(|row| row.rsplit('|').nth(1))
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    let declared: BTreeSet<&str> =
+        all.split("#[test]\nfn ").skip(1).filter_map(|rest| rest.split('(').next()).collect();
+    assert_eq!(named, declared);
+    let scenarios = read("tests/reliability/soak.rs");
+    let scenarios =
+        scenarios.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.split('"').next());
+    for scenario in scenarios {
+        assert!(
+            document.contains(&format!("`{scenario}`")),
+            "docs/reliability.md lacks {scenario}"
+        );
+    }
+}

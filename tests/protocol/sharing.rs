@@ -36,9 +36,11 @@ fn a_key_store_that_floods_starves_no_other() {
     for key in ["demo-key", "other-key"] {
         site.create_key(key, "encrypt,decrypt");
     }
-    let script = site.path().join("script");
-    let shown = script.display().to_string();
-    let daemon = Daemon::start_with(site, &[("PKCS11_SHIM_SCRIPT", &*shown)]);
+    let script = site.for_module("script");
+    let environment = format!("{{ PKCS11_SHIM_SCRIPT = \"{}\" }}", script.display());
+    configuration.token.insert("environment", environment);
+    site.configure(&configuration);
+    let daemon = Daemon::start(site);
     let (greedy, neighbour) = (Caller::new(&daemon, &demo()), Caller::new(&daemon, &other()));
     let encrypt = encrypt_body(b"x", None);
     set_script(&script, "C_Encrypt delay 5ms\n");

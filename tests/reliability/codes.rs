@@ -43,17 +43,15 @@ const PLACES: [Place; 10] = [
 ];
 
 /// Those that stand for the rest in the short form: one of each kind that is treated differently.
-const FEW: [Code; 13] = [
+const FEW: [Code; 11] = [
     codes::GENERAL_ERROR,
-    codes::FUNCTION_FAILED,
     codes::ARGUMENTS_BAD,
     codes::DEVICE_ERROR,
     codes::DEVICE_MEMORY,
     codes::ENCRYPTED_DATA_INVALID,
     codes::KEY_HANDLE_INVALID,
     codes::KEY_FUNCTION_NOT_PERMITTED,
-    codes::MECHANISM_PARAM_INVALID,
-    codes::PIN_INCORRECT,
+    codes::PIN_EXPIRED,
     codes::SESSION_HANDLE_INVALID,
     codes::USER_NOT_LOGGED_IN,
     codes::CRYPTOKI_NOT_INITIALIZED,
@@ -131,10 +129,7 @@ fn one_place(scale: Scale, isolation: Isolation, place: Place) -> Row {
     let mut sum = load(&world).send(&world.vault, 10);
     assert!(!world.vault.is_empty());
     for code in codes.into_iter().filter(|code| *code != codes::OK) {
-        for (share, requests) in scale.pick(
-            &[("nth 1", 6), ("share 10%", 14)][..],
-            &[("nth 1", 10), ("share 1%", 100), ("share 10%", 30)],
-        ) {
+        for (share, requests) in shares(scale, isolation) {
             let Place { function, after, cause } = place;
             let rule = format!("{function} {share} return {:#x}{after}", code.0);
             world.script(&format!("{cause}{rule}\n"));
@@ -147,6 +142,16 @@ fn one_place(scale: Scale, isolation: Isolation, place: Place) -> Row {
     }
     let what = format!("codes from {} ({})", place.function, isolation.name());
     world.finish(&what, &sum)
+}
+
+/// At which of the calls, and how many requests are sent meanwhile.
+fn shares(scale: Scale, isolation: Isolation) -> &'static [(&'static str, usize)] {
+    match (scale, isolation) {
+        (Scale::Long, _) => &[("nth 1", 10), ("share 1%", 100), ("share 10%", 30)],
+        (Scale::Short, Isolation::Process) => &[("nth 1", 6), ("share 10%", 14)],
+        // All but the backend is the same.
+        (Scale::Short, Isolation::Thread) => &[("nth 1", 6)],
+    }
 }
 
 fn load(world: &World) -> Load {

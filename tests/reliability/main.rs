@@ -7,6 +7,7 @@
 mod chaos;
 mod codes;
 mod figures;
+mod fleet;
 mod library;
 mod network;
 mod pin;

@@ -23,7 +23,7 @@ pub(crate) fn wrong_pin(scale: Scale, isolation: Isolation) -> Row {
     daemon.wait_for_line("the PIN was refused and is not tried again");
     let vault = Vault::new();
     // Many times the intervals of readings and probes, of which each request asks for some.
-    let requests = scale.pick(100, 6000);
+    let requests = scale.pick(100, 3000);
     let load = Load::new(&Caller::new(&daemon, &demo()), scale.rate());
     let report = load.send(&vault, requests);
     let failed = report.failed();

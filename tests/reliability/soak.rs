@@ -2,7 +2,7 @@
 
 use crate::figures::{HEAD, Row};
 use crate::world::{Isolation, Scale};
-use crate::{chaos, codes, library, network, pin, restart, writes};
+use crate::{chaos, codes, fleet, library, network, pin, restart, writes};
 
 /// A scenario's name for `SOAK_ONLY`, and itself.
 type Scenario = (&'static str, fn(Scale) -> Vec<Row>);
@@ -33,8 +33,20 @@ const SCENARIOS: &[Scenario] = &[
         let stopped = Isolation::BOTH.map(|isolation| network::stopped(scale, isolation));
         stopped.into_iter().chain([network::killed(scale)]).flatten().collect()
     }),
+    ("fleet", |scale| {
+        let scenarios = [fleet::killed, fleet::hung, fleet::slowed, fleet::removed];
+        scenarios.map(|scenario| scenario(scale)).into()
+    }),
     ("codes", |scale| in_both(|isolation| codes::all(scale, isolation))),
-    ("chaos", |scale| in_both(|isolation| vec![chaos::one_token(scale, isolation)])),
+    // All at once: each takes ten minutes, most of which it waits.
+    ("chaos", |scale| {
+        std::thread::scope(|scope| {
+            let two = scope.spawn(move || fleet::chaos(scale));
+            let mut rows = in_both(|isolation| vec![chaos::one_token(scale, isolation)]);
+            rows.push(two.join().unwrap_or_else(|why| std::panic::resume_unwind(why)));
+            rows
+        })
+    }),
 ];
 
 /// In both kinds of isolation at once.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use support::caller::Caller;
 use support::daemon::{Daemon, PATIENCE, poll};
-use support::load::{Load, Report, Vault};
+use support::load::{Load, MIX, Report, Vault};
 use support::process::Process;
 use support::shim::{self, set_script};
 use support::site::{Configuration, Site, Tenant, text};
@@ -152,8 +152,9 @@ impl World {
     pub(crate) fn wait_recovered(&self) {
         let start = Instant::now();
         loop {
+            // A turn of the mix; with each key, where there is time.
             let load = Load { connections: 2, rate: 200.0, ..self.load() };
-            let report = load.send(&self.vault, 20);
+            let report = load.send(&self.vault, self.scale.pick(1, 2) * MIX.len());
             let failed = report.failed();
             if failed.is_empty() {
                 return;

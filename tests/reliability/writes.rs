@@ -37,7 +37,7 @@ fn flipped(scale: Scale, case: &Case) -> (Row, usize) {
     let share = scale.pick("10%", "1%");
     world.script(&format!("C_Encrypt share {share} flip\n"));
     let load = Load { mix: case.mix, ..world.load() };
-    let report = load.send(&world.vault, scale.pick(150, 10_000));
+    let report = load.send(&world.vault, scale.pick(150, 5000));
     assert_eq!(report.wrong(), [""; 0]);
     world.script("");
     world.wait_recovered();

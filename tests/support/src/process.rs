@@ -41,6 +41,12 @@ impl Process {
         self.text("cmdline").replace('\0', " ")
     }
 
+    /// Its arguments; none where it has ended.
+    pub fn arguments_now(self) -> String {
+        let bytes = fs::read(format!("/proc/{}/cmdline", self.0)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).replace('\0', " ")
+    }
+
     /// The environment that it was started with.
     pub fn environment(self) -> BTreeMap<String, String> {
         let text = self.text("environ");

@@ -86,6 +86,9 @@ pub struct Configuration {
     pub ops: BTreeMap<&'static str, String>,
     /// The PKCS#11 module; SoftHSM2's own unless something is put in its place.
     pub module: Option<PathBuf>,
+    /// Lines of the table of a second token, `twin`, with the same module, label and PIN; key stores
+    /// then have both. [`Site::make_twin`] makes it.
+    pub twin: Option<BTreeMap<&'static str, String>>,
 }
 
 impl Configuration {
@@ -104,6 +107,7 @@ impl Configuration {
             token: BTreeMap::new(),
             ops: port_0(),
             module: None,
+            twin: None,
         }
     }
 }
@@ -182,6 +186,25 @@ impl Site {
         self.run(&["keys", "create", id, "--token", "softhsm", "--usage", usage]);
     }
 
+    /// Makes another token with the keys that this one has now: a copy, as an HSM's vendor makes them.
+    /// Whoever has [`Site::twin_conf`] in `SOFTHSM2_CONF` sees it, and nobody sees both.
+    ///
+    /// # Panics
+    /// Where files cannot be copied.
+    pub fn make_twin(&self) {
+        let directory = self.path().join("twin");
+        let mut copy = Command::new("cp");
+        let copied = copy.arg("-R").arg(self.path().join("tokens")).arg(&directory).status();
+        assert!(copied.is_ok_and(|status| status.success()), "cp is part of every system");
+        let lines = format!("directories.tokendir = {}\n", directory.display());
+        fs::write(self.twin_conf(), lines).expect("a test's directory can be written");
+    }
+
+    /// Where [`Site::make_twin`] puts what shows the twin.
+    pub fn twin_conf(&self) -> PathBuf {
+        self.path().join("twin.conf")
+    }
+
     /// Puts an AES key of 16, 24 or 32 bytes into the token by another program, `pkcs11-tool`.
     ///
     /// # Panics
@@ -232,7 +255,8 @@ impl Site {
     }
 
     fn toml(&self, configuration: &Configuration) -> String {
-        let Configuration { tenants, server, tls, drain, log, token, ops, module } = configuration;
+        let Configuration { tenants, server, tls, drain, log, token, ops, module, twin } =
+            configuration;
         self.write_secret("token.pin", PIN);
         let mut toml = String::from("version = 1\n");
         let mut table = |name: &str, lines: &BTreeMap<&'static str, String>| {
@@ -256,14 +280,19 @@ impl Site {
         table("server.drain", drain);
         table("ops", ops);
         table("log", log);
-        let mut token = token.clone();
         let module = module.as_ref().unwrap_or(&self.token.module);
-        token.insert("module", text(module.display()));
-        token.entry("label").or_insert_with(|| text(TOKEN));
-        token.insert("pin", "{ file = \"token.pin\" }".into());
-        table("tokens.softhsm", &token);
+        let tokens = [Some(("softhsm", token)), twin.as_ref().map(|twin| ("twin", twin))];
+        let tokens: Vec<_> = tokens.into_iter().flatten().collect();
+        for (name, lines) in &tokens {
+            let mut lines = (*lines).clone();
+            lines.insert("module", text(module.display()));
+            lines.entry("label").or_insert_with(|| text(TOKEN));
+            lines.insert("pin", "{ file = \"token.pin\" }".into());
+            table(&format!("tokens.{name}"), &lines);
+        }
+        let names: Vec<&str> = tokens.iter().map(|(name, _)| *name).collect();
         for tenant in tenants {
-            toml.push_str(&self.tenant(tenant));
+            toml.push_str(&self.tenant(tenant, &names));
         }
         toml
     }
@@ -276,11 +305,11 @@ impl Site {
             .expect("a test's directory can be written");
     }
 
-    fn tenant(&self, tenant: &Tenant) -> String {
+    fn tenant(&self, tenant: &Tenant, tokens: &[&str]) -> String {
         let Tenant { name, prefix, keys, credentials, enabled } = tenant;
         let mut toml = format!(
             "\n[keystores.{name}]\nprefix = \"{prefix}\"\nregions = [\"{REGION}\"]\n\
-             tokens = [\"softhsm\"]\nkeys = {keys:?}\nenabled = {enabled}\n"
+             tokens = {tokens:?}\nkeys = {keys:?}\nenabled = {enabled}\n"
         );
         for Credential { id, secret } in credentials {
             let file = format!("{id}.secret");
