@@ -52,6 +52,7 @@ impl<'a> Way<'a> {
         }
         self.attempts.failed(attempt);
         if self.attempts.has_other(key) {
+            tracing::debug!(token = %attempt.token.name(), %error, "trying another token");
             attempt.token.metrics().failed_over();
         } else if is_stale(error) {
             self.known_since = Instant::now();

@@ -32,9 +32,11 @@ pub(super) enum Presence {
 
 /// What was found out about one token's object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) handle: ObjectHandle,
-    pub(super) standing: Standing,
+struct Found {
+    handle: ObjectHandle,
+    standing: Standing,
+    /// What it was compared with, where that was another key.
+    differs_from: Option<(usize, ObjectHandle)>,
 }
 
 /// What was found out about one version, by token. What is known of an object of an earlier
@@ -87,7 +89,7 @@ impl Findings {
                     self.set(anchor, Standing::Proved);
                 }
             }
-            Outcome::Unequal => self.set(candidate, Standing::Unequal),
+            Outcome::Unequal => self.set_apart(candidate, Standing::Unequal, anchor),
             // Its token is no use: not to serve at all would not be safer.
             Outcome::AnchorFailed { is_up: false } if !self.was_other(candidate.0) => {
                 self.set(candidate, Standing::Trusted);
@@ -108,13 +110,23 @@ impl Findings {
         for &(token, version) in objects {
             let is_in_doubt = match self.standing(token, version.at) {
                 Standing::Pending | Standing::Trusted | Standing::Only => true,
-                Standing::Proved | Standing::Unequal | Standing::Unproved => false,
+                Standing::Proved => false,
+                // Of one key it is not the same, and may be of another that took its place.
+                Standing::Unequal | Standing::Unproved => {
+                    self.0[&token].differs_from != Some((anchor, in_use.at))
+                }
             };
             if token == anchor || !is_in_doubt || views[token].presence != Presence::Here {
                 continue;
             }
             match compare(in_use, version) {
-                Comparison::Settled(standing) => self.set((token, version.at), standing),
+                Comparison::Settled(Standing::Proved) => {
+                    self.set((token, version.at), Standing::Proved);
+                    self.set((anchor, in_use.at), Standing::Proved);
+                }
+                Comparison::Settled(standing) => {
+                    self.set_apart((token, version.at), standing, (anchor, in_use.at));
+                }
                 Comparison::Wanted => {
                     wanted
                         .push(Pair { candidate: (token, version.at), anchor: (anchor, in_use.at) });
@@ -160,7 +172,16 @@ impl Findings {
     }
 
     fn set(&mut self, (token, handle): (usize, ObjectHandle), standing: Standing) {
-        self.0.insert(token, Found { handle, standing });
+        self.0.insert(token, Found { handle, standing, differs_from: None });
+    }
+
+    fn set_apart(
+        &mut self,
+        (token, handle): (usize, ObjectHandle),
+        standing: Standing,
+        from: (usize, ObjectHandle),
+    ) {
+        self.0.insert(token, Found { handle, standing, differs_from: Some(from) });
     }
 
     /// Whether this token's object was last found to be none that may be used.
@@ -204,4 +225,144 @@ fn compare(in_use: &Version, other: &Version) -> Comparison {
 /// Whether a version can be compared with another at all.
 fn is_provable(version: &Version) -> bool {
     version.usage.encrypt && version.usage.decrypt || version.check_value.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hsm::key::{KeyKind, Usage};
+    use crate::names::{KeyVersion, ObjectId};
+
+    const HERE: View = View { presence: Presence::Here, is_read: true };
+    const AWAY: View = View { presence: Presence::Away, is_read: true };
+    const NEVER_SEEN: View = View { presence: Presence::Away, is_read: false };
+    const AWAITED: View = View { presence: Presence::Awaited, is_read: false };
+
+    /// An object of a version, in this connection of its token.
+    fn object(generation: u64) -> Version {
+        Version {
+            at: ObjectHandle { generation, number: 1 },
+            version: KeyVersion::FIRST,
+            object_id: ObjectId::new([1; 8]),
+            status: VersionStatus::Enabled,
+            epoch: 1,
+            kind: KeyKind::Aes { bits: 256 },
+            usage: Usage { encrypt: true, decrypt: true, ..Usage::default() },
+            check_value: None,
+        }
+    }
+
+    fn standings(findings: &Findings, objects: &[(usize, &Version)]) -> Vec<Standing> {
+        objects.iter().map(|(token, version)| findings.standing(*token, version.at)).collect()
+    }
+
+    /// Two tokens that hold a version, and what is known once this outcome is.
+    fn proved(outcome: Outcome) -> (Findings, Version, Version) {
+        let (mut findings, first, second) = (Findings::default(), object(1), object(1));
+        let wanted = findings.settle(&[(0, &first), (1, &second)], &[HERE, HERE]);
+        let pair = Pair { candidate: (1, second.at), anchor: (0, first.at) };
+        assert_eq!(wanted, [pair]);
+        assert_eq!(findings.standing(1, second.at), Standing::Pending);
+        findings.note(pair, outcome);
+        (findings, first, second)
+    }
+
+    #[test]
+    fn the_token_named_first_is_elected_and_the_others_are_compared_with_it() {
+        for (outcome, expected) in [
+            (Outcome::Equal, [Standing::Proved, Standing::Proved]),
+            (Outcome::Unequal, [Standing::Trusted, Standing::Unequal]),
+            (Outcome::Failed, [Standing::Trusted, Standing::Pending]),
+            (Outcome::AnchorFailed { is_up: true }, [Standing::Trusted, Standing::Pending]),
+            // Rather the one that answers than none.
+            (Outcome::AnchorFailed { is_up: false }, [Standing::Trusted, Standing::Trusted]),
+        ] {
+            let (findings, first, second) = proved(outcome);
+            let objects = [(0, &first), (1, &second)];
+            assert_eq!(standings(&findings, &objects), expected, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_awaited_is_waited_for_and_one_that_is_away_is_not() {
+        let second = object(1);
+        for (first, expected) in [
+            (AWAITED, Standing::Pending),
+            (NEVER_SEEN, Standing::Trusted),
+            // It was read, and has none.
+            (AWAY, Standing::Only),
+            (HERE, Standing::Only),
+        ] {
+            let mut findings = Findings::default();
+            assert_eq!(findings.settle(&[(1, &second)], &[first, HERE]), []);
+            assert_eq!(findings.standing(1, second.at), expected, "{first:?}");
+        }
+    }
+
+    #[test]
+    fn with_every_connection_a_token_proves_its_keys_anew() {
+        let (mut findings, first, _) = proved(Outcome::Equal);
+        let again = object(2);
+        let objects = [(0, &first), (1, &again)];
+        let wanted = findings.settle(&objects, &[HERE, HERE]);
+        assert_eq!(wanted, [Pair { candidate: (1, again.at), anchor: (0, first.at) }]);
+        assert_eq!(standings(&findings, &objects), [Standing::Proved, Standing::Pending]);
+        // Nor is it the one to be believed when the other has gone.
+        findings.note(wanted[0], Outcome::Unequal);
+        let back = object(3);
+        assert_eq!(findings.settle(&[(0, &first), (1, &back)], &[AWAY, HERE]), []);
+        assert_eq!(findings.standing(1, back.at), Standing::Pending);
+    }
+
+    #[test]
+    fn the_first_comes_back_to_a_second_that_is_in_use() {
+        let (mut findings, _, second) = proved(Outcome::Equal);
+        let first = object(2);
+        let objects = [(0, &first), (1, &second)];
+        let wanted = findings.settle(&objects, &[HERE, HERE]);
+        assert_eq!(wanted, [Pair { candidate: (0, first.at), anchor: (1, second.at) }]);
+    }
+
+    #[test]
+    fn another_key_is_compared_again_once_the_one_in_use_was_replaced() {
+        let (mut findings, first, second) = proved(Outcome::Unequal);
+        assert_eq!(findings.settle(&[(0, &first), (1, &second)], &[HERE, HERE]), []);
+        let replaced = object(2);
+        let wanted = findings.settle(&[(0, &replaced), (1, &second)], &[HERE, HERE]);
+        assert_eq!(wanted, [Pair { candidate: (1, second.at), anchor: (0, replaced.at) }]);
+    }
+
+    #[test]
+    fn what_cannot_be_tried_is_compared_by_its_check_value() {
+        let sealed = |value: Option<u8>| Version {
+            usage: Usage { encrypt: true, ..Usage::default() },
+            check_value: value.map(|value| [value; 3]),
+            ..object(1)
+        };
+        let disabled =
+            |value| Version { status: VersionStatus::Disabled, ..with_check_value(value) };
+        for (first, second, expected) in [
+            (sealed(Some(1)), sealed(Some(1)), Standing::Proved),
+            (sealed(Some(1)), sealed(Some(2)), Standing::Unequal),
+            (sealed(None), sealed(Some(2)), Standing::Unproved),
+            (disabled(Some(1)), disabled(Some(1)), Standing::Proved),
+            // It can be tried once it is enabled.
+            (disabled(None), disabled(Some(1)), Standing::Pending),
+            (object(1), sealed(Some(1)), Standing::Unequal),
+        ] {
+            let mut findings = Findings::default();
+            assert_eq!(findings.settle(&[(0, &first), (1, &second)], &[HERE, HERE]), []);
+            assert_eq!(findings.standing(1, second.at), expected, "{first:?} {second:?}");
+        }
+        // Alone, the second may be another key, for ever: nothing would prove it.
+        let mut findings = Findings::default();
+        findings.settle(&[(1, &sealed(None))], &[NEVER_SEEN, HERE]);
+        assert_eq!(findings.standing(1, object(1).at), Standing::Pending);
+        findings.settle(&[(1, &sealed(Some(1)))], &[NEVER_SEEN, HERE]);
+        assert_eq!(findings.standing(1, object(1).at), Standing::Trusted);
+    }
+
+    fn with_check_value(value: Option<u8>) -> Version {
+        Version { check_value: value.map(|value| [value; 3]), ..object(1) }
+    }
 }

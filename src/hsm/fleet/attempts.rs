@@ -32,7 +32,7 @@ pub struct Attempt<'a> {
     pub handle: ObjectHandle,
     /// How the token came to be used for this key.
     pub standing: Standing,
-    /// Whether another token can be tried after this one.
+    /// Whether another token, one that is up, can be tried after this one.
     has_other: bool,
     deadline: Deadline,
 }
@@ -59,7 +59,9 @@ impl<'a> Attempts<'a> {
     pub fn next(&mut self, key: &AuthorizedKey) -> Option<Attempt<'a>> {
         let holders = || self.usable(key).filter(|holder| !self.tried.contains(&holder.token));
         let holder = self.best(holders())?;
-        let has_other = holders().count() > 1;
+        let is_up = |other: &Holder| self.group.tokens[other.token].state() == TokenState::Up;
+        let mut others = holders().filter(|other| other.token != holder.token);
+        let has_other = others.any(|other| is_up(&other));
         Some(self.attempt(holder, has_other))
     }
 
