@@ -69,6 +69,10 @@ impl Catalogue {
     }
 }
 
+/// Label of a key that an administrator may make for probes, where the token lets nobody make session
+/// keys (P-61). Of the colon in it: no external key id names it.
+pub const HEALTH_KEY: &str = "xksd:health";
+
 /// After this many readings everything is read in full again: an object may have been destroyed and
 /// another of the same label and id, but of another kind, been given its number.
 pub const FULL_EVERY: u32 = 64;
@@ -82,6 +86,19 @@ pub struct Reader {
 }
 
 impl Reader {
+    /// The key for probes, if the last reading found one that can be used so.
+    pub fn health_key(&self) -> Option<ObjectHandle> {
+        let is_it = |attributes: &KeyAttributes| {
+            attributes.changeable.label == HEALTH_KEY.as_bytes()
+                && attributes.kind.is_aes_256()
+                && attributes.usage.encrypt
+                && attributes.usage.decrypt
+        };
+        let found = self.known.iter().filter(|(_, attributes)| is_it(attributes));
+        // The same one each time, should there be several.
+        found.map(|(object, _)| *object).min_by_key(|object| object.number)
+    }
+
     /// Reads all keys of the token.
     ///
     /// # Errors

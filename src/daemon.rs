@@ -27,6 +27,7 @@ use crate::sigv4::Verifier;
 use crate::tls::{self, Tls, TlsError};
 use crate::wire::limits::Limits;
 use tokens::Tokens;
+pub(crate) use tokens::is_for_modules;
 
 /// How long the threads of the tokens may take to leave the HSM library.
 const TOKENS_PATIENCE: Duration = Duration::from_secs(5);
@@ -121,7 +122,7 @@ impl Signals {
 
 impl Daemon {
     fn start(config: Config) -> Result<Self, StartError> {
-        let Config { server, ops, log, fleet_size, tokens, keystores, .. } = config;
+        let Config { server, ops, log, fleet_size, tokens, keystores, secret_places, .. } = config;
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -134,7 +135,7 @@ impl Daemon {
         let sockets = bind_all(&server, &ops)?;
         let keystores = keystores.into_iter().map(Keystore::new).collect();
         let keystores = Keystores::new(keystores).map_err(|mut clashes| clashes.remove(0))?;
-        let Tokens { tokens, children } = Tokens::start(tokens, &log, &metrics);
+        let Tokens { tokens, children } = Tokens::start(tokens, &log, &secret_places, &metrics);
         let mut tasks = JoinSet::new();
         let groups = tokens::groups(&tokens, &keystores, &mut tasks);
         let snapshot = Arc::new(Snapshot {

@@ -14,6 +14,7 @@ use crate::hsm::backend::Sealed;
 use crate::hsm::fault::FaultKind;
 use crate::hsm::fleet::{Attempt, Enough, Group, GroupCatalogue};
 use crate::hsm::key::{Holders, Key, KeyFault, KeyKind, Standing, Usage};
+use crate::hsm::lanes::Lane;
 use crate::hsm::token::{Opening, Timed, Token, TokenError, TokenState};
 use crate::keystore::{AuthorizedKey, Permit, Refused, WriteCheck};
 use crate::names::{KeyVersion, TokenName};
@@ -106,6 +107,8 @@ pub struct Trace {
 pub struct Call<'a> {
     /// Where the keys are.
     pub group: &'a Group,
+    /// For whom the tokens work.
+    pub lane: Lane,
     /// When the head of the request had arrived.
     pub arrived: Instant,
     /// When the answer is of no use any more.
@@ -164,7 +167,9 @@ async fn encrypt_once(
     // P-42: the HSM authenticates the metadata together with the AAD.
     let framed: Arc<[u8]> = frame(aad, &encoded)?.into();
     let Attempt { token, handle, .. } = *attempt;
-    let sealed = token.encrypt(handle, framed.clone(), plaintext.clone(), attempt.deadline()).await;
+    let sealed = token
+        .encrypt(&call.lane, handle, framed.clone(), plaintext.clone(), attempt.deadline())
+        .await;
     // An answer that is late or lost may have been an encryption all the same: better one too many
     // against the key's bound than one too few.
     let refused = [TokenError::QueueFull, TokenError::Overloaded, TokenError::Down];
@@ -206,7 +211,7 @@ async fn prove(
     let Attempt { token, handle, .. } = *attempt;
     let (iv, tag) = (iv.as_bytes().to_vec(), *tag.as_bytes());
     let opening = Arc::new(Opening { iv, aad, ciphertext, tag });
-    let opened = token.decrypt(handle, opening.clone(), attempt.deadline()).await;
+    let opened = token.decrypt(&call.lane, handle, opening.clone(), attempt.deadline()).await;
     let proved = match opened {
         Ok(opened) => call.trace.time(opened) == *plaintext,
         // The token refuses what it has just made: that is no caller's mistake.
@@ -256,7 +261,7 @@ pub async fn decrypt(
         let attempt = way.next(&key)?;
         call.trace.sent(&attempt, &key);
         let Attempt { token, handle, standing, .. } = attempt;
-        let opened = token.decrypt(handle, opening.clone(), attempt.deadline()).await;
+        let opened = token.decrypt(&call.lane, handle, opening.clone(), attempt.deadline()).await;
         let error = match opened.map_err(OperationError::from) {
             Ok(opened) => return Ok(DecryptResponse { plaintext: call.trace.time(opened) }),
             Err(OperationError::BadCiphertext) if standing == Standing::Trusted => {

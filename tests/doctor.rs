@@ -61,6 +61,9 @@ listen = "127.0.0.1:0"
 module = "{}"
 label = "doctors"
 pin = {{ file = "pin" }}
+[tokens.hsm.environment]
+PKCS11_SHIM_MODULE = "{}"
+PKCS11_SHIM_COUNTS = "{}"
 [keystores.demo]
 prefix = "demo"
 regions = ["us-east-1"]
@@ -70,7 +73,9 @@ keys = ["good"]
 access_key_id = "ABCDEFGHIJKLMNOPQRST"
 secret = {{ file = "secret" }}
 "#,
-            module.display()
+            module.display(),
+            self.token.module.display(),
+            self.path("counts").display(),
         );
         fs::write(self.path("xksd.toml"), text).unwrap();
     }
@@ -82,8 +87,6 @@ secret = {{ file = "secret" }}
             .arg("--config")
             .arg(self.path("xksd.toml"))
             .env(name, value)
-            .env("PKCS11_SHIM_MODULE", &self.token.module)
-            .env("PKCS11_SHIM_COUNTS", self.path("counts"))
             .envs(environment.iter().copied())
             .output()
             .unwrap()
@@ -208,6 +211,23 @@ fn a_secret_that_others_can_read_is_warned_of() {
     assert_eq!(warnings[0].0, "configuration.safety");
     assert!(warnings[0].1.contains("tokens.hsm.pin"), "{warnings:?}");
     assert_eq!(diagnosis.code, 0);
+}
+
+/// What a process of the module's own would not have, doctor does not give it either.
+#[test]
+fn a_module_sees_what_it_will_see_when_it_is_served() {
+    let installation = Installation::new();
+    let script = installation.path("script");
+    shim::set_script(&script, "C_GetTokenInfo return CKR_DEVICE_ERROR\n");
+    let environment = [("PKCS11_SHIM_SCRIPT", script.to_str().unwrap())];
+    assert_eq!(installation.examine(&[], &environment).code, 0);
+    let isolation = ("XKSD_TOKENS__HSM__ISOLATION", "thread");
+    let inside = installation.examine(&[], &[environment[0], isolation]);
+    inside.expect_only("token.found", "no token with the label", "[tokens.NAME.environment]");
+    // Secrets of the configuration stay where it finds them.
+    let pin = [("XKSD_TOKENS__HSM__PIN__ENV", "HSM_PIN"), ("HSM_PIN", installation.token.pin)];
+    let diagnosis = installation.examine(&[], &[pin[0], pin[1], environment[0]]);
+    assert_eq!(diagnosis.code, 0, "{:#?}", diagnosis.findings);
 }
 
 #[test]

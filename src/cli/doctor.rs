@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::failure::{print, say};
-use super::startup::{configuration, configuration_for_modules};
+use super::startup::{Surroundings, configuration, configuration_for_modules};
 use super::{ConfigFile, Exit, Failure};
 use crate::config::Token;
 use crate::doctor::{self, Finding, LowCount, Status};
@@ -55,7 +55,7 @@ impl Doctor {
             drop(outcome);
             let is_meant = |name: &TokenName| self.token.as_ref().is_none_or(|one| one == name);
             let of = |name: &TokenName, _: &Token| is_meant(name);
-            let mut config = configuration_for_modules(&self.config, of)?;
+            let mut config = configuration_for_modules(&self.config, Surroundings::AsServed, of)?;
             doctor::configuration(Ok(&config), &mut report);
             config.tokens.retain(|name, _token| is_meant(name));
             if let Some(name) = self.token.as_ref().filter(|_| config.tokens.is_empty()) {

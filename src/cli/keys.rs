@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::failure::{print, say};
-use super::startup::configuration_for_modules;
+use super::startup::{Surroundings, configuration_for_modules};
 use super::{ConfigFile, Exit, Failure};
 use crate::catalogue::{Catalogue, Reader};
 use crate::config::{Config, Token};
@@ -84,13 +84,13 @@ impl Keys {
                 let of = |name: &TokenName, _: &Token| {
                     create.token.as_ref().is_none_or(|one| one == name)
                 };
-                let config = configuration_for_modules(&create.config, of)?;
+                let config = configuration_for_modules(&create.config, Surroundings::Ours, of)?;
                 create.run(&config)
             }
             Self::List(list) => {
                 let of =
                     |name: &TokenName, _: &Token| list.token.as_ref().is_none_or(|one| one == name);
-                let config = configuration_for_modules(&list.config, of)?;
+                let config = configuration_for_modules(&list.config, Surroundings::Ours, of)?;
                 list.run(&config)
             }
         };

@@ -6,10 +6,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::startup::configuration_for_modules;
+use super::startup::{Surroundings, configuration_for_modules};
 use super::{ConfigFile, Exit, Failure};
 use crate::config::{Config, Isolation, Token};
 use crate::daemon::{self, StartError};
+use crate::names::TokenName;
 use crate::telemetry;
 
 #[derive(Debug, Args)]
@@ -21,7 +22,8 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         let is_inside = |token: &Token| token.isolation == Isolation::Thread;
-        let config = configuration_for_modules(&self.config, |_name, token| is_inside(token))?;
+        let of = |_name: &TokenName, token: &Token| is_inside(token);
+        let config = configuration_for_modules(&self.config, Surroundings::Ours, of)?;
         telemetry::start(&config.log).map_err(|error| Failure::new(Exit::Config, error))?;
         for warning in &config.warnings {
             tracing::warn!(warning, "the configuration could be safer");

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use super::{ConfigFile, Exit, Failure};
-use crate::config::{self, Config, ConfigErrors, Token};
+use crate::config::{self, Config, ConfigErrors, Isolation, Token};
+use crate::daemon::is_for_modules;
 use crate::names::TokenName;
 
 /// Reads the configuration.
@@ -17,6 +19,15 @@ pub(super) fn configuration(file: &ConfigFile) -> Result<Config, ConfigErrors> {
     config::load(&file.path, variables)
 }
 
+/// What modules see of our environment besides the variables that their tokens name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Surroundings {
+    /// All of it.
+    Ours,
+    /// What the daemon would give them: little, where each has a process of its own.
+    AsServed,
+}
+
 /// Reads the configuration for a command that loads PKCS#11 modules of these tokens. If they are to
 /// see another environment than this process has, it starts anew in that one, and this call does
 /// not return.
@@ -25,12 +36,19 @@ pub(super) fn configuration(file: &ConfigFile) -> Result<Config, ConfigErrors> {
 /// reading it. After starting anew nothing differs any more, so that happens once.
 pub(super) fn configuration_for_modules(
     file: &ConfigFile,
+    surroundings: Surroundings,
     of: impl Fn(&TokenName, &Token) -> bool,
 ) -> Result<Config, Failure> {
     let config = configuration(file)?;
-    let environment = environment(config.tokens.iter().filter(|(name, token)| of(name, token)))?;
+    let tokens = || config.tokens.iter().filter(|(name, token)| of(name, token));
+    let environment = environment(tokens())?;
     let differs = |(name, value): (&&String, &&String)| env::var_os(name) != Some(value.into());
-    if !environment.iter().any(differs) {
+    let all_isolated = tokens().all(|(_, token)| token.isolation == Isolation::Process);
+    let hidden = match surroundings {
+        Surroundings::AsServed if all_isolated => hidden(&config, &environment),
+        _ => Vec::new(),
+    };
+    if hidden.is_empty() && !environment.iter().any(differs) {
         return Ok(config);
     }
     let mut arguments = env::args_os();
@@ -38,11 +56,29 @@ pub(super) fn configuration_for_modules(
     if let Some(name) = arguments.next() {
         command.arg0(name);
     }
+    for variable in hidden {
+        command.env_remove(variable);
+    }
     let error = command.args(arguments).envs(&environment).exec();
     let failure = format!("cannot start anew with the environment of the modules: {error}");
     let names = environment.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
     let hint = format!("set these before xksd starts: {names}");
     Err(Failure::new(Exit::OsError, failure).hint(hint))
+}
+
+/// The variables of ours that a process of these modules would not have; those that the
+/// configuration is read from are left out, since it will be read again.
+fn hidden(config: &Config, environment: &BTreeMap<&String, &String>) -> Vec<OsString> {
+    let is_kept = |variable: &OsString| {
+        let is_of_configuration = |name: &str| {
+            name.starts_with("XKSD_")
+                || name == config::CREDENTIALS_DIRECTORY
+                || config.secret_places.variables.contains(name)
+                || environment.keys().any(|named| *named == name)
+        };
+        is_for_modules(variable) || variable.to_str().is_some_and(is_of_configuration)
+    };
+    env::vars_os().map(|(name, _value)| name).filter(|name| !is_kept(name)).collect()
 }
 
 /// What all of these tokens want together.

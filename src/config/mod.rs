@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use fault::{ConfigErrors, Fault, Origin};
-pub use secrets::SecretSource;
+pub use secrets::{CREDENTIALS_DIRECTORY, SecretPlaces, SecretSource};
 
 use reader::{Section, Shape};
 use report::{Report, Wrong};
@@ -58,6 +58,8 @@ pub struct Config {
     pub tokens: BTreeMap<TokenName, Token>,
     /// Key stores; each names one of the tokens, no two clash.
     pub keystores: Vec<keystore::Settings>,
+    /// Where its secrets are kept, the private key of TLS among them.
+    pub secret_places: SecretPlaces,
     /// What is allowed and should not be: an inline PIN, for one.
     pub warnings: Vec<String>,
 }
@@ -177,6 +179,7 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
         fleet_size: fleet_size?,
         tokens: tokens.tokens,
         keystores,
+        secret_places: report.secret_places.take(),
         warnings: Vec::new(),
     })
 }

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use super::fault::{Fault, Origin};
+use super::secrets::SecretPlaces;
 
 /// What all sections of one configuration share.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Report {
     warnings: RefCell<Vec<String>>,
     /// Every key that was asked for, and its default.
     asked: RefCell<BTreeMap<String, Option<&'static str>>>,
+    /// Where the secrets that were read are kept.
+    pub(super) secret_places: RefCell<SecretPlaces>,
 }
 
 /// Why a text is not what a key takes.
@@ -54,8 +57,8 @@ impl Report {
         let file = file.to_owned();
         let absolute = std::path::absolute(&file).unwrap_or_else(|_| file.clone());
         let directory = absolute.parent().unwrap_or(Path::new("/")).to_owned();
-        let (faults, warnings, asked) = Default::default();
-        Self { file, directory, variables, environment, faults, warnings, asked }
+        let (faults, warnings, asked, secret_places) = Default::default();
+        Self { file, directory, variables, environment, faults, warnings, asked, secret_places }
     }
 
     /// Records a fault of a key.
@@ -73,6 +76,11 @@ impl Report {
     /// A path of the configuration: relative ones begin where the file lies.
     pub(super) fn path(&self, path: &str) -> PathBuf {
         self.directory.join(path)
+    }
+
+    /// The file of the configuration itself.
+    pub(super) fn configuration_file(&self) -> PathBuf {
+        std::path::absolute(&self.file).unwrap_or_else(|_| self.file.clone())
     }
 
     /// Whether the value of this key came from a variable.

@@ -3,6 +3,7 @@
 //! No fault shows any of one. What is kept inline passes through the memory of the TOML parser,
 //! which is not wiped: one more reason for the warning.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,26 @@ use crate::secret::Secret;
 const PLACES: [&str; 4] = ["file", "credential", "env", "inline"];
 
 /// Where systemd puts the credentials of a service.
-const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+pub const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+
+/// Where all secrets of a configuration are kept.
+#[derive(Debug, Default)]
+pub struct SecretPlaces {
+    /// Files, each with one of them.
+    pub files: BTreeSet<PathBuf>,
+    /// Environment variables of this process.
+    pub variables: BTreeSet<String>,
+}
+
+impl SecretPlaces {
+    fn note(&mut self, source: &SecretSource) {
+        match source {
+            SecretSource::File(file) => drop(self.files.insert(file.clone())),
+            SecretSource::Variable(name) => drop(self.variables.insert(name.clone())),
+            SecretSource::Kept(_) => {}
+        }
+    }
+}
 
 /// Where a secret can be found again.
 #[derive(Debug)]
@@ -100,9 +120,10 @@ pub(super) fn located_secret(
         }
         _ => Err(Wrong::from(format!("has no place `{name}`; it takes {}", forms()))),
     };
-    read.and_then(|(secret, source)| Ok((filled(secret)?, source)))
-        .map_err(|wrong| report.fault(&path, None, wrong))
-        .ok()
+    let found = read.and_then(|(secret, source)| Ok((filled(secret)?, source)));
+    let (secret, source) = found.map_err(|wrong| report.fault(&path, None, wrong)).ok()?;
+    report.secret_places.borrow_mut().note(&source);
+    Some((secret, source))
 }
 
 /// Warns if others than the owner can read what only the owner should.
@@ -123,6 +144,9 @@ fn inline(report: &Report, key: &str, text: String) -> Option<(Secret<String>, S
     let hint = "keep it in a file of its own instead: { file = \"...\" }";
     report.warn(key, format!("a secret stands in plain sight; {hint}"));
     let secret = filled(Secret::new(text)).map_err(|wrong| report.fault(key, None, wrong)).ok()?;
+    if !report.is_override(key) {
+        report.secret_places.borrow_mut().files.insert(report.configuration_file());
+    }
     let kept = SecretSource::Kept(Secret::new(secret.expose().clone()));
     Some((secret, kept))
 }

@@ -137,6 +137,7 @@ fn tls_settings(section: &mut Section<'_>) -> Option<tls::Settings> {
         return None;
     }
     warn_if_readable(report, &section.path("private_key"), &settings.private_key);
+    report.secret_places.borrow_mut().files.insert(settings.private_key.clone());
     match tls::load(&settings) {
         Ok(_) => Some(settings),
         Err(error) => {

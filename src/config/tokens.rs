@@ -67,7 +67,7 @@ pub(super) fn tokens(root: &mut Section<'_>) -> Tokens {
 }
 
 fn isolation(section: &mut Section<'_>) -> Option<Isolation> {
-    section.or("isolation", "thread", Shape::Text, |text| match text {
+    section.or("isolation", "process", Shape::Text, |text| match text {
         "process" => Ok(Isolation::Process),
         "thread" => Ok(Isolation::Thread),
         _ => Err("must be `process` or `thread`".into()),
@@ -125,7 +125,7 @@ fn token(section: &mut Section<'_>, environment: BTreeMap<String, String>) -> Op
     let call_limit = section.or("call_limit", "5s", Shape::Text, duration_within("1s", "5m"));
     let (pin, pin_source) = pin?;
     Some(Token {
-        isolation: Isolation::Thread,
+        isolation: Isolation::Process,
         call_limit: call_limit?,
         module: module?,
         selector: selector?,

@@ -1,13 +1,13 @@
 //! Starting the tokens: in this process, or each in one of its own.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::config::{self, Isolation};
 use tokio::task::JoinSet;
 
+use crate::config::{self, Isolation, SecretPlaces};
 use crate::hsm::backend::Backend;
 use crate::hsm::fleet::{Group, Keeper};
 use crate::hsm::pkcs11::{Library, Pkcs11Backend};
@@ -30,6 +30,11 @@ const FOR_MODULES: [&str; 7] = [
     "P11_KIT_SERVER_ADDRESS",
 ];
 
+/// Whether a process of a module's own has this variable of ours without its being named.
+pub(crate) fn is_for_modules(variable: &OsStr) -> bool {
+    FOR_MODULES.iter().any(|name| variable == *name)
+}
+
 /// Every token of the configuration, started.
 pub(super) struct Tokens {
     pub(super) tokens: HashMap<TokenName, Arc<Token>>,
@@ -41,6 +46,7 @@ impl Tokens {
     pub(super) fn start(
         tokens: BTreeMap<TokenName, config::Token>,
         log: &telemetry::Settings,
+        secrets: &SecretPlaces,
         metrics: &Metrics,
     ) -> Self {
         let mut all = Self { tokens: HashMap::new(), children: Vec::new() };
@@ -63,7 +69,7 @@ impl Tokens {
                     Arc::new(backend.with_profile(profile))
                 }
                 Isolation::Process => {
-                    let child = Arc::new(isolated(&name, token, log, metrics.clone()));
+                    let child = Arc::new(isolated(&name, token, log, secrets, metrics.clone()));
                     all.children.push(child.clone());
                     child
                 }
@@ -100,6 +106,7 @@ fn isolated(
     name: &TokenName,
     token: config::Token,
     log: &telemetry::Settings,
+    secrets: &SecretPlaces,
     metrics: Arc<TokenMetrics>,
 ) -> ProcessBackend {
     let config::Token {
@@ -138,6 +145,7 @@ fn isolated(
         selector,
         profile,
         initialization,
+        hidden: secrets.files.iter().cloned().collect(),
         launch,
         call_limit,
     };

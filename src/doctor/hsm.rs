@@ -99,8 +99,9 @@ impl Patient {
             (None, _) => {
                 let advice = match list(&tokens) {
                     none if none.is_empty() => {
-                        "it has no token at all: the HSM may be unreachable, or the environment of \
-                         the module wrong (SOFTHSM2_CONF for SoftHSM2)"
+                        "it has no token at all: the HSM may be unreachable, or the module lacks an \
+                         environment variable (SOFTHSM2_CONF for SoftHSM2): name it in \
+                         [tokens.NAME.environment]"
                             .to_owned()
                     }
                     there => format!("there are: {there}"),

@@ -49,6 +49,10 @@ pub struct TokenIdentity {
     pub serial: String,
 }
 
+/// Called on any thread when a connection may have been lost that nobody was using. It returns at
+/// once, and may be called too often.
+pub type OnLost = Box<dyn Fn() + Send + Sync>;
+
 /// Leads to one token of one HSM.
 pub trait Backend: Send + Sync + fmt::Debug {
     /// Connects: loads the library if need be, finds the token, opens a session and logs in.
@@ -59,6 +63,10 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Opens one more session of the connection that [`Backend::connect`] made.
     fn open_session(&self) -> Result<Box<dyn Session>, Fault>;
+
+    /// Says whom to tell of a connection that is lost, once and before connecting. Most backends
+    /// learn of it only from their next call, and tell nobody.
+    fn on_lost(&self, _hook: OnLost) {}
 
     /// What the token said of itself when it was last connected to.
     fn identity(&self) -> TokenIdentity;

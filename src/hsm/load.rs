@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::lanes::Place;
+
 /// Weight of the newest job in the running mean: one in this many.
 const SMOOTHING: u64 = 8;
 
@@ -47,33 +49,40 @@ impl Load {
         self.done.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Forgets what jobs took: the token has changed, and this is what it takes now.
-    pub(super) fn begin_anew(&self, takes: Duration) {
-        let takes = u64::try_from(takes.as_nanos()).unwrap_or(u64::MAX / SMOOTHING);
-        self.mean.store(takes, Ordering::Relaxed);
+    /// Forgets what jobs took: the token may have changed. It is tried before others, and thereby
+    /// soon known again.
+    pub(super) fn forget(&self) {
+        self.mean.store(0, Ordering::Relaxed);
     }
 
     /// How long one job more would take beside so many others.
     pub(super) fn expected(&self, others: usize) -> Duration {
-        let sessions = self.sessions().max(1) as u64;
-        let mean = self.mean.load(Ordering::Relaxed);
-        let wait = mean.saturating_mul(others as u64) / sessions;
-        Duration::from_nanos(wait.saturating_add(mean))
+        self.wait(others).saturating_add(self.mean())
     }
 
-    /// How long until a job that finds so many others before it would be done. Nothing without
-    /// others, so that a token that was slow once is tried again.
-    pub(super) fn foretold(&self, queued: usize) -> Duration {
-        if queued == 0 {
-            return Duration::ZERO;
-        }
-        self.expected(queued)
+    /// How long the sessions are busy with so many jobs.
+    fn wait(&self, jobs: usize) -> Duration {
+        let sessions = self.sessions().max(1) as u64;
+        let mean = self.mean.load(Ordering::Relaxed);
+        Duration::from_nanos(mean.saturating_mul(jobs as u64) / sessions)
+    }
+
+    fn mean(&self) -> Duration {
+        Duration::from_nanos(self.mean.load(Ordering::Relaxed))
+    }
+
+    /// How long until a job in this place would be done. The first of a lane is judged by its wait
+    /// alone: a token that was slow once is tried again, and where there is always somebody else's
+    /// job waiting for a slow token, everybody's is tried.
+    pub(super) fn foretold(&self, place: Place) -> Duration {
+        let itself = if place.own == 0 { Duration::ZERO } else { self.mean() };
+        self.wait(place.ahead).saturating_add(itself)
     }
 
     /// Whether such a job would be too late. Jobs vary, so a quarter of the time is kept back: what
     /// is admitted to the last moment is done a moment after it, and then nothing is in time.
-    pub(super) fn is_too_much(&self, queued: usize, remaining: Duration) -> bool {
-        self.foretold(queued) > remaining / 4 * 3
+    pub(super) fn is_too_much(&self, place: Place, remaining: Duration) -> bool {
+        self.foretold(place) > remaining / 4 * 3
     }
 }
 
@@ -89,16 +98,21 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
+    /// At the end of the only lane.
+    fn alone(queued: usize) -> Place {
+        Place { own: queued, ahead: queued }
+    }
+
     #[test]
     fn sessions_share_the_queue() {
         let load = Load::default();
         load.done(10 * MS);
         let _one = load.taking();
-        assert_eq!(load.foretold(12), 130 * MS);
+        assert_eq!(load.foretold(alone(12)), 130 * MS);
         let others = [load.taking(), load.taking()];
-        assert_eq!(load.foretold(12), 50 * MS);
+        assert_eq!(load.foretold(alone(12)), 50 * MS);
         drop(others);
-        assert_eq!(load.foretold(12), 130 * MS);
+        assert_eq!(load.foretold(alone(12)), 130 * MS);
     }
 
     #[test]
@@ -106,16 +120,25 @@ mod tests {
         let load = Load::default();
         load.done(10 * MS);
         let _one = load.taking();
-        assert!(!load.is_too_much(8, 120 * MS));
-        assert!(load.is_too_much(9, 120 * MS));
+        assert!(!load.is_too_much(alone(8), 120 * MS));
+        assert!(load.is_too_much(alone(9), 120 * MS));
     }
 
     #[test]
     fn nothing_is_foretold_without_experience_or_without_others() {
         let load = Load::default();
-        assert_eq!(load.foretold(1000), Duration::ZERO);
+        assert_eq!(load.foretold(alone(1000)), Duration::ZERO);
         load.done(Duration::from_secs(3600));
-        assert!(!load.is_too_much(0, MS));
+        assert!(!load.is_too_much(alone(0), MS));
+    }
+
+    #[test]
+    fn the_first_of_a_lane_is_judged_by_its_wait_alone() {
+        let load = Load::default();
+        load.done(100 * MS);
+        let _sessions = [load.taking(), load.taking()];
+        assert_eq!(load.foretold(Place { own: 0, ahead: 1 }), 50 * MS);
+        assert_eq!(load.foretold(Place { own: 1, ahead: 3 }), 250 * MS);
     }
 
     #[test]
@@ -125,11 +148,11 @@ mod tests {
         for _ in 0..100 {
             load.done(100 * MS);
         }
-        assert!(load.foretold(1) > 198 * MS);
+        assert!(load.foretold(alone(1)) > 198 * MS);
         for _ in 0..100 {
             load.done(MS);
         }
-        assert!(load.foretold(1) < 3 * MS);
+        assert!(load.foretold(alone(1)) < 3 * MS);
     }
 
     #[test]
@@ -138,6 +161,6 @@ mod tests {
         for _ in 0..3 {
             load.done(Duration::MAX);
         }
-        assert!(load.foretold(usize::MAX) > Duration::ZERO);
+        assert!(load.foretold(alone(usize::MAX)) > Duration::ZERO);
     }
 }

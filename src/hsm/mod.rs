@@ -2,8 +2,9 @@
 //! differently ([`profile`]), and how its keys are described ([`key`], [`state`]).
 //!
 //! Only [`pkcs11`] knows PKCS#11; [`process`] has it run in a process of its own. Above them,
-//! [`worker`] owns sessions on threads of their own, [`steward`] watches over a token, [`token`] is
-//! what the asynchronous side talks to, and [`fleet`] makes one of several tokens with the same keys.
+//! [`worker`] owns sessions on threads of their own, [`lanes`] say whose job is next, [`steward`]
+//! watches over a token, [`token`] is what the asynchronous side talks to, and [`fleet`] makes one of
+//! several tokens with the same keys.
 
 pub mod backend;
 mod breaker;
@@ -13,10 +14,12 @@ pub mod fault;
 pub mod fleet;
 pub mod iv;
 pub mod key;
+pub mod lanes;
 mod load;
 pub mod pkcs11;
 pub mod process;
 pub mod profile;
+mod queue;
 mod shared;
 pub mod state;
 pub mod steward;

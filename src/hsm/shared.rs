@@ -11,6 +11,7 @@ use super::canary::Canaries;
 use super::fault::{Fault, FaultKind};
 use super::iv::Witness;
 use super::load::Load;
+use super::queue::Queue;
 use super::token::TokenState;
 use crate::catalogue::Catalogue;
 use crate::metrics::TokenMetrics;
@@ -66,6 +67,7 @@ pub(super) struct Shared {
     pub(super) witness: Arc<Witness>,
     pub(super) load: Load,
     pub(super) breaker: Breaker,
+    pub(super) queue: Queue,
     life: Mutex<Life>,
     life_changed: Condvar,
 }
@@ -91,8 +93,9 @@ impl Drop for Running {
 }
 
 impl Shared {
-    pub(super) fn new(name: TokenName, metrics: Arc<TokenMetrics>) -> Self {
+    pub(super) fn new(name: TokenName, metrics: Arc<TokenMetrics>, queue: usize) -> Self {
         Self {
+            queue: Queue::new(queue, metrics.clone()),
             name,
             metrics,
             state: watch::Sender::new(TokenState::Probing),
@@ -150,6 +153,7 @@ impl Shared {
             life.connection = Some(life.connections);
         }
         self.life_changed.notify_all();
+        self.queue.open();
         self.set_state(TokenState::Up);
     }
 
@@ -161,6 +165,7 @@ impl Shared {
             FaultKind::PinRefused => TokenState::PinRefused,
             _ => TokenState::Down(fault),
         });
+        self.queue.close();
     }
 
     /// Waits, but not when everything ends.
@@ -172,6 +177,12 @@ impl Shared {
     /// Has the catalogue read soon.
     pub(super) fn ask_for_reading(&self) {
         self.wish(|wishes| wishes.reading = true);
+    }
+
+    /// Has the token probed soon. If its connection is gone, the probe finds out, and takes it
+    /// down; if there is another by now, the probe does no harm.
+    pub(super) fn ask_for_probe(&self) {
+        self.wish(|wishes| wishes.probe = true);
     }
 
     /// Tells the steward what a worker met on a session of this connection.

@@ -13,7 +13,7 @@ use super::fault::{Fault, FaultKind};
 use super::iv::{IvPool, Moment};
 use super::shared::Shared;
 use super::token::{Settings, TokenState};
-use crate::catalogue::Reader;
+use crate::catalogue::{HEALTH_KEY, Reader};
 
 /// First and longest pause between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(15));
@@ -61,8 +61,8 @@ struct Steward {
 struct Connection {
     session: Box<dyn Session>,
     reader: Reader,
-    /// `None` where the token does not let us make one; probes then only ask for random bytes.
-    probe_key: Option<ObjectHandle>,
+    /// Made for this connection; `None` where the token does not let us, or none is needed.
+    session_key: Option<ObjectHandle>,
     ivs: IvPool,
 }
 
@@ -95,24 +95,37 @@ impl Steward {
         self.watch(connection)
     }
 
-    /// Connects, makes the canary and reads the keys: only then is the token up.
+    /// Connects, reads the keys and makes the canary: only then is the token up.
     fn connect(&self) -> Result<Connection, Fault> {
-        let mut session = self.backend.connect()?;
-        let probe_key = self.make_probe_key(session.as_mut());
-        if probe_key.is_none() {
-            let token = self.shared.name().as_str();
-            tracing::warn!(token, "no probe key: health rests on random numbers only");
-        }
+        let session = self.backend.connect()?;
         let (reader, ivs) = (Reader::default(), IvPool::new(self.shared.witness.clone()));
-        let mut connection = Connection { session, reader, probe_key, ivs };
-        let took = self.probe(&mut connection)?;
+        let mut connection = Connection { session, reader, session_key: None, ivs };
         self.read(&mut connection)?;
-        self.shared.load.begin_anew(took / PROBE_TRIPS);
+        if self.probe_key(&mut connection).is_none() {
+            let (token, label) = (self.shared.name().as_str(), HEALTH_KEY);
+            tracing::warn!(
+                token,
+                "no key for probes: health rests on random numbers only. An AES key of 256 bits \
+                 with the label {label} is used where the token has one"
+            );
+        }
+        self.probe(&mut connection)?;
+        self.shared.load.forget();
         self.shared.connected();
         Ok(connection)
     }
 
-    fn make_probe_key(&self, session: &mut dyn Session) -> Option<ObjectHandle> {
+    /// The key that probes are made with: an administrator's, or one made for this connection. `None`
+    /// where there is neither; probes then only ask for random bytes.
+    fn probe_key(&self, connection: &mut Connection) -> Option<ObjectHandle> {
+        let Connection { session, reader, session_key, .. } = connection;
+        reader.health_key().or_else(|| {
+            *session_key = session_key.or_else(|| self.make_session_key(session.as_mut()));
+            *session_key
+        })
+    }
+
+    fn make_session_key(&self, session: &mut dyn Session) -> Option<ObjectHandle> {
         for _attempt in 0..PROBE_KEY_ATTEMPTS {
             match session.make_probe_key() {
                 Ok(key) => return Some(key),
@@ -186,7 +199,7 @@ impl Steward {
             return Ok(());
         }
         if *self.shared.state.borrow() == TokenState::Suspect {
-            self.shared.load.begin_anew(took / PROBE_TRIPS);
+            self.shared.load.forget();
         }
         self.shared.set_state(TokenState::Up);
         Ok(())
@@ -196,13 +209,11 @@ impl Steward {
     /// took.
     fn probe(&self, connection: &mut Connection) -> Result<Duration, Fault> {
         let start = Instant::now();
-        let Connection { session, probe_key, ivs, .. } = connection;
-        if probe_key.is_none() {
-            *probe_key = self.make_probe_key(session.as_mut());
-        }
+        let probe_key = self.probe_key(connection);
+        let Connection { session, ivs, .. } = connection;
         // The generator is probed too: not one IV of an earlier call.
         ivs.clear();
-        match *probe_key {
+        match probe_key {
             Some(key) => {
                 let canary = Canary::make(session.as_mut(), key, ivs)?;
                 self.shared.canaries.replace(Some(canary));

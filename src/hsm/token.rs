@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, TrySendError};
 use tokio::sync::{oneshot, watch};
 
 use super::backend::{Backend, ObjectHandle, Sealed, TAG_LEN, TokenIdentity};
 use super::fault::Fault;
+use super::lanes::Lane;
 use super::shared::Shared;
 use super::{steward, worker};
 use crate::catalogue::Catalogue;
@@ -23,7 +23,8 @@ use crate::secret::Plaintext;
 pub struct Settings {
     /// How many sessions serve requests, one thread each.
     pub sessions: usize,
-    /// How many jobs may wait for a session; one more is refused (429).
+    /// How many jobs may wait for a session. One more is refused (429): the newcomer, or the newest
+    /// of the key store that has most there.
     pub queue: usize,
     /// How often the token's keys are read.
     pub catalogue_interval: Duration,
@@ -71,10 +72,10 @@ impl TokenState {
 /// Why a job gave nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// As many jobs wait as may wait.
+    /// As many jobs wait as may wait, and others than this one have a better right to.
     #[error("the queue of the token is full")]
     QueueFull,
-    /// More jobs wait than the token does before this one's deadline.
+    /// More jobs would be served first than the token does before this one's deadline.
     #[error("the token has more to do than it can do in time")]
     Overloaded,
     /// The deadline passed: in the queue, in the HSM, or while waiting for the catalogue.
@@ -120,6 +121,30 @@ pub(super) struct Job {
     pub(super) work: Work,
 }
 
+impl Job {
+    /// Whether there is no use in doing it any more.
+    pub(super) fn is_dead(&self) -> bool {
+        self.deadline.has_passed() || self.work.is_abandoned()
+    }
+
+    /// Answers with an error.
+    pub(super) fn refuse(self, error: TokenError) {
+        match self.work {
+            Work::Encrypt { reply, .. } => drop(reply.send(Err(error))),
+            Work::Decrypt { reply, .. } => drop(reply.send(Err(error))),
+        }
+    }
+
+    /// Gives up a job that is dead.
+    pub(super) fn discard(self, metrics: &TokenMetrics) {
+        metrics.queued(self.queued_at.elapsed());
+        if self.deadline.has_passed() {
+            metrics.refused(JobRefused::Expired);
+            self.refuse(TokenError::Late);
+        }
+    }
+}
+
 /// What is to be done, and who waits for it.
 #[derive(Debug)]
 pub(super) enum Work {
@@ -129,7 +154,7 @@ pub(super) enum Work {
 
 impl Work {
     /// Whether nobody waits for the answer any more.
-    pub(super) fn is_abandoned(&self) -> bool {
+    fn is_abandoned(&self) -> bool {
         match self {
             Self::Encrypt { reply, .. } => reply.is_closed(),
             Self::Decrypt { reply, .. } => reply.is_closed(),
@@ -148,9 +173,6 @@ pub struct Token {
     settings: Settings,
     /// Jobs that somebody waits for.
     outstanding: AtomicUsize,
-    jobs: Sender<Job>,
-    /// Kept so that jobs queued while every worker is away are not lost with the channel.
-    _queue: Receiver<Job>,
     shared: Arc<Shared>,
 }
 
@@ -169,15 +191,19 @@ impl Token {
         backend: Arc<dyn Backend>,
         metrics: Arc<TokenMetrics>,
     ) -> Self {
-        let (jobs, queue) = crossbeam_channel::bounded(settings.queue.max(1));
-        let shared = Arc::new(Shared::new(name.clone(), metrics.clone()));
+        let shared = Arc::new(Shared::new(name.clone(), metrics.clone(), settings.queue));
+        let told = Arc::downgrade(&shared);
+        backend.on_lost(Box::new(move || {
+            if let Some(shared) = told.upgrade() {
+                shared.ask_for_probe();
+            }
+        }));
         steward::spawn(shared.clone(), backend.clone(), settings.clone());
         for number in 0..settings.sessions.max(1) {
-            let (shared, backend, queue) = (shared.clone(), backend.clone(), queue.clone());
-            worker::spawn(number, shared, backend, queue, settings.attempt_limit);
+            worker::spawn(number, shared.clone(), backend.clone(), settings.attempt_limit);
         }
         let outstanding = AtomicUsize::new(0);
-        Self { name, backend, metrics, settings, outstanding, jobs, _queue: queue, shared }
+        Self { name, backend, metrics, settings, outstanding, shared }
     }
 
     /// Its name in the configuration.
@@ -235,7 +261,7 @@ impl Token {
         *self.shared.proved.lock().expect("nothing panics while holding this lock")
     }
 
-    /// Encrypts under a new IV of the token's making.
+    /// Encrypts under a new IV of the token's making, for whom the lane says.
     ///
     /// With the answer, other than [`TokenError::Late`], the token has let go of what it was given.
     ///
@@ -243,15 +269,16 @@ impl Token {
     /// See [`TokenError`]. After [`TokenError::Late`] the HSM may have encrypted all the same.
     pub async fn encrypt(
         &self,
+        lane: &Lane,
         key: ObjectHandle,
         aad: Arc<[u8]>,
         plaintext: Arc<Plaintext>,
         deadline: Deadline,
     ) -> Result<Timed<Sealed>, TokenError> {
-        self.submit(deadline, |reply| Work::Encrypt { key, aad, plaintext, reply }).await
+        self.submit(lane, deadline, |reply| Work::Encrypt { key, aad, plaintext, reply }).await
     }
 
-    /// Decrypts, or says that the ciphertext does not fit.
+    /// Decrypts, for whom the lane says, or says that the ciphertext does not fit.
     ///
     /// With the answer, other than [`TokenError::Late`], the token has let go of what it was given.
     ///
@@ -260,11 +287,12 @@ impl Token {
     /// [`FaultKind::BadCiphertext`](super::fault::FaultKind::BadCiphertext).
     pub async fn decrypt(
         &self,
+        lane: &Lane,
         key: ObjectHandle,
         opening: Arc<Opening>,
         deadline: Deadline,
     ) -> Result<Timed<Plaintext>, TokenError> {
-        self.submit(deadline, |reply| Work::Decrypt { key, opening, reply }).await
+        self.submit(lane, deadline, |reply| Work::Decrypt { key, opening, reply }).await
     }
 
     /// The keys as they were last read; `None` before the first reading.
@@ -304,30 +332,19 @@ impl Token {
 
     async fn submit<T>(
         &self,
+        lane: &Lane,
         deadline: Deadline,
         work: impl FnOnce(Reply<T>) -> Work,
     ) -> Result<Timed<T>, TokenError> {
-        if !self.state().serves() {
-            self.metrics.refused(JobRefused::Down);
-            return Err(TokenError::Down);
-        }
-        // Refused now rather than answered too late.
-        if self.shared.load.is_too_much(self.jobs.len(), deadline.remaining()) {
-            self.metrics.refused(JobRefused::Overloaded);
-            return Err(TokenError::Overloaded);
-        }
         let _outstanding = Outstanding::count(&self.outstanding);
         let done_before = self.shared.load.jobs_done();
         let (reply, answer) = oneshot::channel();
         let job = Job { deadline, queued_at: Instant::now(), work: work(reply) };
-        match self.jobs.try_send(job) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => {
-                self.metrics.refused(JobRefused::QueueFull);
-                return Err(TokenError::QueueFull);
-            }
-            Err(TrySendError::Disconnected(_)) => return Err(TokenError::Down),
-        }
+        let load = &self.shared.load;
+        let _ticket = self
+            .shared
+            .queue
+            .push(lane, job, |place| load.is_too_much(place, deadline.remaining()))?;
         match tokio::time::timeout_at(deadline.instant().into(), answer).await {
             Ok(Ok(result)) => result,
             // The worker dropped the job: it panicked, or is being stopped.

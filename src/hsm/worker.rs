@@ -5,8 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
-
 use super::backend::{Backend, Session};
 use super::canary::Verdict;
 use super::codes;
@@ -14,7 +12,6 @@ use super::fault::{Cause, Fault, FaultKind};
 use super::iv::{self, IvPool, Moment};
 use super::shared::{Shared, Trouble};
 use super::token::{Job, Reply, Timed, TokenError, Work};
-use crate::metrics::JobRefused;
 
 /// First and longest pause between two attempts to open a session.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -27,7 +24,6 @@ pub(super) fn spawn(
     number: usize,
     shared: Arc<Shared>,
     backend: Arc<dyn Backend>,
-    queue: Receiver<Job>,
     attempt_limit: Duration,
 ) {
     let name = format!("{}-{number}", shared.name());
@@ -37,7 +33,7 @@ pub(super) fn spawn(
         .spawn(move || {
             // Dropped last, and on a panic too: it tells that this thread has left the library.
             let _running = running;
-            Worker { shared, backend, queue, attempt_limit, job: None }.run();
+            Worker { shared, backend, attempt_limit, job: None }.run();
         })
         .expect("the operating system gives threads when starting");
 }
@@ -45,7 +41,6 @@ pub(super) fn spawn(
 struct Worker {
     shared: Arc<Shared>,
     backend: Arc<dyn Backend>,
-    queue: Receiver<Job>,
     /// A job that takes longer is late, whatever time it had.
     attempt_limit: Duration,
     /// Taken from the queue, but not done, since the session had to be replaced first.
@@ -94,29 +89,19 @@ impl Worker {
     fn serve(&mut self, mut session: Box<dyn Session>, connection: u64) -> Left {
         let mut ivs = IvPool::new(self.shared.witness.clone());
         loop {
-            let job = match self.job.take() {
-                Some(job) => job,
-                None => match self.queue.recv_timeout(IDLE) {
-                    Ok(job) => job,
-                    Err(RecvTimeoutError::Disconnected) => return Left::Stopping,
-                    Err(RecvTimeoutError::Timeout) => {
-                        ivs.clear();
-                        match self.shared.connection() {
-                            None => return Left::Stopping,
-                            Some(now) if now != connection => return Left::Reconnected,
-                            Some(_) => continue,
-                        }
-                    }
-                },
-            };
+            let job = self.job.take().or_else(|| self.shared.queue.take(IDLE));
             match self.shared.connection() {
                 None => return Left::Stopping,
                 Some(now) if now != connection => {
-                    self.job = Some(job);
+                    self.job = job;
                     return Left::Reconnected;
                 }
                 Some(_) => {}
             }
+            let Some(job) = job else {
+                ivs.clear();
+                continue;
+            };
             if let Err(fault) = self.work(job, session.as_mut(), &mut ivs) {
                 self.shared.report(Trouble::of(fault), connection);
                 if !fault.kind.keeps_session() {
@@ -128,17 +113,13 @@ impl Worker {
 
     /// Does one job and answers it. A fault is returned as well, for what it says of the session.
     fn work(&self, job: Job, session: &mut dyn Session, ivs: &mut IvPool) -> Result<(), Fault> {
+        // Nobody waits for an answer that would come too late, and the HSM has better to do.
+        if job.is_dead() {
+            job.discard(self.shared.metrics());
+            return Ok(());
+        }
         let queued = job.queued_at.elapsed();
         self.shared.metrics().queued(queued);
-        // Nobody waits for an answer that would come too late, and the HSM has better to do.
-        if job.deadline.has_passed() {
-            self.shared.metrics().refused(JobRefused::Expired);
-            refuse(job.work, TokenError::Late);
-            return Ok(());
-        }
-        if job.work.is_abandoned() {
-            return Ok(());
-        }
         let start = Instant::now();
         // Each closure takes its input with it: whoever gets the answer shares the input with
         // nobody any more.
@@ -183,7 +164,7 @@ impl Worker {
 
     fn refuse_job_in_hand(&mut self, fault: Fault) {
         if let Some(job) = self.job.take() {
-            refuse(job.work, fault.into());
+            job.refuse(fault.into());
         }
     }
 }
@@ -193,13 +174,6 @@ impl Worker {
 fn may_blame_the_ciphertext(fault: Fault) -> bool {
     let refused_iv = Cause::Returned(codes::MECHANISM_PARAM_INVALID);
     fault.function == "C_Decrypt" || fault.function == "C_DecryptInit" && fault.cause == refused_iv
-}
-
-fn refuse(work: Work, error: TokenError) {
-    match work {
-        Work::Encrypt { reply, .. } => drop(reply.send(Err(error))),
-        Work::Decrypt { reply, .. } => drop(reply.send(Err(error))),
-    }
 }
 
 fn answer<T>(

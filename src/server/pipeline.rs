@@ -13,6 +13,7 @@ use super::record::Record;
 use super::rescue::{Failure, Rescued};
 use crate::clock::Deadline;
 use crate::hsm::fleet::Group;
+use crate::hsm::lanes::Lane;
 use crate::keystore::{Keystore, Keystores};
 use crate::metrics::Metrics;
 use crate::names::{ExternalKeyId, KeystoreName};
@@ -221,7 +222,8 @@ impl KeyCall<'_> {
 
     fn call<'a>(&'a self, record: &'a mut Record) -> Call<'a> {
         let Self { group, arrived, deadline, .. } = *self;
-        Call { group, arrived, deadline, trace: &mut record.trace }
+        let lane = Lane::Keystore(self.keystore.name().clone());
+        Call { group, lane, arrived, deadline, trace: &mut record.trace }
     }
 }
 

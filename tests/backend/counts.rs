@@ -8,9 +8,10 @@ use support::child::{TokenAtHand, Way, with_token};
 use support::gate::PATIENCE;
 use xksd::clock::Deadline;
 use xksd::hsm::backend::{ObjectHandle, Sealed};
+use xksd::hsm::lanes::Lane;
 use xksd::hsm::pkcs11::TokenSelector;
 use xksd::hsm::pkcs11::admin::{Admin, AdminError, NewKeyUsage};
-use xksd::hsm::token::{Opening, Settings, Token, TokenState};
+use xksd::hsm::token::{Opening, Settings, Timed, Token, TokenError, TokenState};
 use xksd::metrics::Metrics;
 use xksd::secret::{Plaintext, Secret};
 
@@ -54,8 +55,17 @@ async fn up(at_hand: &TokenAtHand) -> (Token, ObjectHandle) {
 
 async fn encrypt(token: &Token, key: ObjectHandle) -> Sealed {
     let text = Arc::new(Plaintext::new(TEXT.to_vec()));
-    let sealed = token.encrypt(key, b"aad"[..].into(), text, Deadline::after(PATIENCE)).await;
+    let (aad, deadline) = (b"aad"[..].into(), Deadline::after(PATIENCE));
+    let sealed = token.encrypt(&Lane::Internal, key, aad, text, deadline).await;
     sealed.expect("the key encrypts").value
+}
+
+async fn decrypt(
+    token: &Token,
+    key: ObjectHandle,
+    opening: &Arc<Opening>,
+) -> Result<Timed<Plaintext>, TokenError> {
+    token.decrypt(&Lane::Internal, key, opening.clone(), Deadline::after(PATIENCE)).await
 }
 
 fn run(test: &str, body: impl AsyncFnOnce(&TokenAtHand, Token, ObjectHandle)) {
@@ -100,7 +110,7 @@ fn decrypt_is_two_calls() {
         let opening = Arc::new(Opening { iv: iv.as_bytes().to_vec(), aad, ciphertext, tag });
         let before = at_hand.counts();
         for calls in 1..=100 {
-            let opened = token.decrypt(key, opening.clone(), Deadline::after(PATIENCE)).await;
+            let opened = decrypt(&token, key, &opening).await;
             assert_eq!(opened.expect("it fits").value.expose(), TEXT);
             let called = at_hand.counts().since(&before);
             let expected = BTreeMap::from([("C_DecryptInit", calls), ("C_Decrypt", calls)]);
@@ -113,7 +123,6 @@ fn decrypt_is_two_calls() {
 #[test]
 fn a_bad_ciphertext_is_two_calls_and_a_shared_canary() {
     use xksd::hsm::fault::FaultKind;
-    use xksd::hsm::token::TokenError;
     let test = "counts::a_bad_ciphertext_is_two_calls_and_a_shared_canary";
     run(test, async |at_hand, token, key| {
         const GARBAGE: u64 = 50;
@@ -122,7 +131,7 @@ fn a_bad_ciphertext_is_two_calls_and_a_shared_canary() {
         let opening = Arc::new(opening);
         let (before, start) = (at_hand.counts(), Instant::now());
         for _ in 0..GARBAGE {
-            let opened = token.decrypt(key, opening.clone(), Deadline::after(PATIENCE)).await;
+            let opened = decrypt(&token, key, &opening).await;
             // P-51
             match opened {
                 Err(TokenError::Fault(fault)) => assert_eq!(fault.kind, FaultKind::BadCiphertext),

@@ -59,6 +59,7 @@ fn settings(token: &TokenAtHand) -> Settings {
         selector: TokenSelector::Label(token.label.clone()),
         profile: None,
         initialization: None,
+        hidden: Vec::new(),
         launch,
         call_limit: PATIENCE,
     }
@@ -204,6 +205,36 @@ fn a_process_that_is_stopped_or_killed_is_replaced() {
             assert_lost(last);
             poll(|| !child.exists(), || format!("{signal}: it is there"));
         }
+    });
+}
+
+/// Nobody has to ask anything of it: its end is seen when it comes.
+#[test]
+fn a_process_that_dies_while_idle_is_replaced_at_once() {
+    let test = "isolation::a_process_that_dies_while_idle_is_replaced_at_once";
+    with_token(test, Way::Direct, |at_hand| {
+        let metrics = Metrics::new();
+        let backend = Arc::new(backend(settings(at_hand), at_hand.pin, &metrics));
+        // Neither a reading nor a probe would find it out.
+        let never = Duration::from_secs(3600);
+        let settings = token::Settings {
+            catalogue_interval: never,
+            probe_interval: never,
+            ..token::Settings::default()
+        };
+        let token = Token::start(name(), settings, backend.clone(), metrics.token(&name()));
+        let is_up = |token: &Token| token.state() == TokenState::Up;
+        poll(|| is_up(&token), || format!("{:?}", token.state()));
+        for _again in 0..3 {
+            let [old] = children()[..] else { panic!("{:?}", children()) };
+            old.signal("KILL");
+            let is_replaced = || !children().contains(&old) && is_up(&token);
+            poll(|| is_replaced() && children().len() == 1, || format!("{:?}", token.state()));
+        }
+        // An end that is meant is no loss.
+        assert!(token.stop(PATIENCE));
+        assert!(backend.end());
+        assert_eq!(children(), []);
     });
 }
 

@@ -3,6 +3,7 @@
 use serde_json::Value;
 use support::caller::Caller;
 use support::daemon::Daemon;
+use support::process::Process;
 use support::request::{bare_body, base64, decrypt_body, encrypt_body, hex, unbase64};
 use support::site::{Configuration, Credential, text};
 use support::token::PIN;
@@ -122,12 +123,16 @@ fn no_secret_is_seen_anywhere() {
         }
         assert_silent("answers", &answers, &secrets);
         assert_silent("metrics", &daemon.metrics(), &secrets);
-        for file in ["cmdline", "environ", "comm"] {
-            let path = format!("/proc/{}/{file}", daemon.pid());
-            match std::fs::read(&path) {
-                Ok(bytes) => assert_silent(&path, &String::from_utf8_lossy(&bytes), &secrets),
-                // Not dumpable: not even its own user may look.
-                Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied),
+        let daemons = Process(daemon.pid());
+        let [child] = daemons.children()[..] else { panic!("{:?}", daemons.children()) };
+        for Process(pid) in [daemons, child] {
+            for file in ["cmdline", "environ", "comm"] {
+                let path = format!("/proc/{pid}/{file}");
+                match std::fs::read(&path) {
+                    Ok(bytes) => assert_silent(&path, &String::from_utf8_lossy(&bytes), &secrets),
+                    // Not dumpable: not even its own user may look.
+                    Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::PermissionDenied),
+                }
             }
         }
         daemon.signal("TERM");

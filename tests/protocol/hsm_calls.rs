@@ -6,9 +6,9 @@ use support::caller::{Caller, assert_refused};
 use support::daemon::{Daemon, poll};
 use support::request::{bare_body, decrypt_body, encrypt_body};
 use support::shim::{Counts, library, set_script};
-use support::site::{Configuration, Site, text};
+use support::site::{Configuration, text};
 
-use crate::world::{XKSD, demo};
+use crate::world::{demo, small_site};
 
 const TIMEOUT: &str = "DependencyTimeoutException";
 const THROTTLING: &str = "ThrottlingException";
@@ -29,23 +29,26 @@ impl Shimmed {
             configuration.token.insert(key, (*value).to_owned());
         }
         configuration.module = Some(library());
-        let site = Site::new(XKSD);
+        let site = small_site(&configuration);
+        let file = |name: &str| text(site.for_module(name).display());
+        let environment = format!(
+            "{{ PKCS11_SHIM_COUNTS = {}, PKCS11_SHIM_SCRIPT = {} }}",
+            file("counts"),
+            file("script")
+        );
+        configuration.token.insert("environment", environment);
         site.configure(&configuration);
-        site.create_key("demo-key", "encrypt,decrypt");
-        let file = |name: &str| site.path().join(name).display().to_string();
-        let (counts, script) = (file("counts"), file("script"));
-        let environment = [("PKCS11_SHIM_COUNTS", &*counts), ("PKCS11_SHIM_SCRIPT", &*script)];
-        let daemon = Daemon::start_with(site, &environment);
+        let daemon = Daemon::start(site);
         let kms = Caller::new(&daemon, &demo());
         Self { daemon, kms }
     }
 
     fn counts(&self) -> Counts {
-        Counts::read(&self.daemon.site.path().join("counts"))
+        Counts::read(&self.daemon.site.for_module("counts"))
     }
 
     fn script(&self, text: &str) {
-        set_script(&self.daemon.site.path().join("script"), text);
+        set_script(&self.daemon.site.for_module("script"), text);
     }
 
     /// All calls into the module while this is done.

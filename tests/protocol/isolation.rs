@@ -22,7 +22,6 @@ fn configuration(token: &[(&'static str, &str)]) -> Configuration {
     let mut configuration = Configuration::new(vec![demo()]);
     configuration.token.insert("catalogue_interval", text("10m"));
     configuration.token.insert("probe_interval", text("30s"));
-    configuration.token.insert("isolation", text("process"));
     for (key, value) in token {
         configuration.token.insert(key, text(value));
     }
@@ -34,7 +33,7 @@ fn shimmed(token: &[(&'static str, &str)]) -> (Daemon, Caller) {
     let mut configuration = configuration(token);
     configuration.module = Some(library());
     let site = small_site(&configuration);
-    let script = site.path().join("script");
+    let script = site.for_module("script");
     let environment = format!("{{ PKCS11_SHIM_SCRIPT = \"{}\" }}", script.display());
     configuration.token.insert("environment", environment);
     site.configure(&configuration);
@@ -103,6 +102,36 @@ fn each_side_has_only_what_it_needs() {
     assert_eq!(core[4..6], ["0", "0"]);
 }
 
+/// What the daemon must keep to itself can't be read by the library, where the kernel has Landlock:
+/// the shim is told to take each of these files for its script.
+#[test]
+fn files_with_secrets_are_hidden_from_the_library() {
+    let tenant = demo();
+    let site = small_site(&configuration(&[]));
+    let credential = site.path().join(format!("{}.secret", tenant.credentials[1].id));
+    let open = site.path().join("open");
+    fs::write(&open, "no script at all").expect("the directory can be written");
+    let secrets = [site.path().join("token.pin"), site.server.key.clone(), credential];
+    let site = std::sync::Arc::new(site);
+    for (script, is_hidden) in secrets.iter().map(|file| (file, true)).chain([(&open, false)]) {
+        let mut configuration = configuration(&[]);
+        configuration.module = Some(library());
+        let script = script.display();
+        let environment = format!("{{ PKCS11_SHIM_SCRIPT = \"{script}\" }}");
+        configuration.token.insert("environment", environment);
+        site.configure(&configuration);
+        let daemon = Daemon::start(site.clone());
+        let line = daemon.wait_for_line("the script before stays in force");
+        if daemon.logged().contains("has no Landlock") {
+            support::not_run("that files are hidden from the library: there is no Landlock here");
+            return;
+        }
+        let is_denied = line.contains(&format!("{script}: Permission denied"));
+        assert_eq!(is_denied, is_hidden, "{line}");
+        Caller::new(&daemon, &tenant).accepted(ENCRYPT, &encrypt_body(b"x", None));
+    }
+}
+
 /// A library that dies under load costs the requests of a moment, and no restart.
 #[test]
 fn a_library_that_dies_under_load_is_replaced() {
@@ -141,6 +170,38 @@ fn a_library_that_dies_under_load_is_replaced() {
     assert!(daemon.logged().contains("has ended by itself"), "{}", daemon.logged());
 }
 
+/// Not one request fails for a process that dies while nobody asks anything of it.
+#[test]
+fn a_library_that_dies_while_idle_costs_no_request() {
+    let daemon = Daemon::start(small_site(&configuration(&[])));
+    let kms = Caller::new(&daemon, &demo());
+    kms.accepted(ENCRYPT, &encrypt_body(b"x", None));
+    let old = child(&daemon);
+    old.signal("KILL");
+    // The token was down before, so that what is up then is up again.
+    daemon.wait_for_metric("xksd_hsm_process_starts_total{token=\"softhsm\"}", 2.0);
+    daemon.wait_for_metric("xksd_hsm_up{token=\"softhsm\"}", 1.0);
+    kms.accepted(ENCRYPT, &encrypt_body(b"x", None));
+    assert!(!old.exists(), "it was not waited for");
+    assert_eq!(children(&daemon).len(), 1);
+}
+
+/// What a module lacks, its operator can find out.
+#[test]
+fn a_module_that_finds_nothing_names_its_environment() {
+    let mut configuration = configuration(&[("label", "elsewhere")]);
+    configuration.token.insert("environment", "{ VENDOR_HOME = \"/secret/place\" }".into());
+    let site = small_site(&self::configuration(&[]));
+    site.configure(&configuration);
+    let daemon = Daemon::launch(site.into(), &[]);
+    let line = daemon.wait_for_line("must be named in [tokens.NAME.environment]");
+    assert!(line.contains("SOFTHSM2_CONF, VENDOR_HOME"), "{line}");
+    assert!(!line.contains("/secret/place"), "{line}");
+    // Once, however often it is tried.
+    daemon.wait_for_metric("xksd_hsm_process_starts_total{token=\"softhsm\"}", 3.0);
+    assert_eq!(daemon.logged().matches("[tokens.NAME.environment]").count(), 1);
+}
+
 /// P-8: nobody waits longer for a library that was stopped; it is killed and replaced.
 #[test]
 fn a_library_that_is_stopped_is_replaced() {
@@ -169,7 +230,7 @@ fn a_call_that_hangs_costs_one_process() {
     let (daemon, kms) = shimmed(&[("call_limit", "1s")]);
     let old = child(&daemon);
     let sealed = kms.accepted(ENCRYPT, &encrypt_body(b"x", None));
-    let script = daemon.site.path().join("script");
+    let script = daemon.site.for_module("script");
     set_script(&script, "C_Encrypt hang\n");
     kms.refused(ENCRYPT, &encrypt_body(b"x", None), 503, "DependencyTimeoutException");
     kms.accepted("health", &bare_body("KmsHealthCheck"));
@@ -233,7 +294,7 @@ fn two_tokens_have_two_environments() {
     let after = after.replacen("[\"softhsm\"]", "[\"second\"]", 1);
     let token = format!(
         "\n[tokens.second]\nmodule = \"{}\"\nlabel = \"{}\"\npin = {{ file = \"token.pin\" }}\n\
-         isolation = \"process\"\nenvironment.SOFTHSM2_CONF = \"{}\"\n",
+         environment.SOFTHSM2_CONF = \"{}\"\n",
         other.module.display(),
         other.label,
         other.conf.display(),
@@ -257,7 +318,7 @@ fn two_tokens_have_two_environments() {
     Caller::new(&daemon, &demo()).accepted(ENCRYPT, &encrypt_body(b"x", None));
 }
 
-/// The other way, which is the default: everything in one process.
+/// The other way: everything in one process.
 #[test]
 fn a_library_may_run_on_threads() {
     let daemon = Daemon::start(small_site(&configuration(&[("isolation", "thread")])));

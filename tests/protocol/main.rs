@@ -16,6 +16,7 @@ mod isolation;
 mod key_kinds;
 mod listener;
 mod operations;
+mod sharing;
 mod signatures;
 mod signers;
 mod specification;

@@ -96,7 +96,7 @@ impl Pair {
 }
 
 fn script(site: &Site, token: &str) -> std::path::PathBuf {
-    site.path().join(format!("{token}.script"))
+    site.for_module(&format!("{token}.script"))
 }
 
 /// As long as the other one needs to serve for some three seconds: it does.

@@ -102,7 +102,7 @@ fn crashed_on_a_thread() {
     let world = World::new(Scale::Short, Isolation::Thread, &[]);
     let pid = Process(world.daemon.pid());
     let mut daemon = world.daemon;
-    support::shim::set_script(&daemon.site.path().join("script"), "C_Encrypt crash\n");
+    support::shim::set_script(&daemon.site.for_module("script"), "C_Encrypt crash\n");
     let running = support::load::Load::new(&world.kms, 50.0).start(&world.vault);
     poll(|| !daemon.is_running(), || "it goes on".into());
     drop(running);

@@ -15,7 +15,7 @@ use crate::world::{Isolation, Scale, demo, site};
 pub(crate) fn wrong_pin(scale: Scale, isolation: Isolation) -> Row {
     let settings = [("catalogue_interval", "100ms"), ("probe_interval", "100ms")];
     let site = site(scale, isolation, &settings);
-    let counts = site.path().join("counts");
+    let counts = site.for_module("counts");
     // Making the keys took logins too.
     let before = Counts::read(&counts);
     fs::write(site.path().join("token.pin"), "canary-wrong-PIN").expect("it can be written");

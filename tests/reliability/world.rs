@@ -80,7 +80,7 @@ pub(crate) fn site(scale: Scale, isolation: Isolation, settings: &[(&'static str
         configuration.token.insert(key, text(value));
     }
     let site = Site::new(XKSD);
-    let at = |name: &str| site.path().join(name).display().to_string();
+    let at = |name: &str| site.for_module(name).display().to_string();
     let environment = format!(
         "{{ PKCS11_SHIM_SCRIPT = \"{}\", PKCS11_SHIM_COUNTS = \"{}\", PKCS11_SHIM_SEED = \"1\" }}",
         at("script"),
@@ -138,7 +138,7 @@ impl World {
     }
 
     pub(crate) fn script_path(&self) -> PathBuf {
-        self.daemon.site.path().join("script")
+        self.daemon.site.for_module("script")
     }
 
     /// The process with the module, where it is not the daemon's own.

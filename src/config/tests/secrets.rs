@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 
 use super::{Dir, GOOD, SECRET, with};
 
@@ -30,6 +31,27 @@ fn a_secret_may_be_in_the_environment_or_a_credential() {
 fn a_variable_may_name_another_place_than_the_file() {
     let variables = [("XKSD_TOKENS__HSM__PIN__ENV", "HSM_PIN"), ("HSM_PIN", "77")];
     assert_eq!(pin_of(GOOD, &variables), "77");
+}
+
+/// What is not known here is not hidden from HSM libraries.
+#[test]
+fn the_places_of_all_secrets_are_known() {
+    let dir = Dir::new();
+    let places = |toml: &str, variables: &[(&str, &str)]| {
+        let places = dir.load(toml, variables).unwrap().secret_places;
+        let name = |file: &PathBuf| file.strip_prefix(dir.path("")).unwrap().display().to_string();
+        let files = places.files.iter().map(name);
+        files.chain(places.variables.iter().map(|name| format!("${name}"))).collect::<Vec<_>>()
+    };
+    assert_eq!(places(GOOD, &[]), ["demo.secret", "server.key", "token.pin"]);
+    let elsewhere = with(PIN, "{ env = \"HSM_PIN\" }");
+    let pin = ("HSM_PIN", "77");
+    assert_eq!(places(&elsewhere, &[pin]), ["demo.secret", "server.key", "$HSM_PIN"]);
+    // The configuration itself, where it holds one.
+    let inline = with(PIN, "\"1234\"");
+    assert_eq!(places(&inline, &[]), ["demo.secret", "server.key", "xksd.toml"]);
+    let variable = [("XKSD_TOKENS__HSM__PIN__INLINE", "1234")];
+    assert_eq!(places(GOOD, &variable), ["demo.secret", "server.key"]);
 }
 
 #[test]

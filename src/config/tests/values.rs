@@ -30,7 +30,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(config.fleet_size.get(), 1);
     let (_, token) = config.tokens.first_key_value().unwrap();
     assert!(token.environment.is_empty());
-    assert_eq!(token.isolation, Isolation::Thread);
+    assert_eq!(token.isolation, Isolation::Process);
     assert_eq!(token.call_limit, Duration::from_secs(5));
     assert_eq!(token.module, dir.path("module.so"));
     assert!(matches!(&token.selector, TokenSelector::Label(label) if label == "xksd"));

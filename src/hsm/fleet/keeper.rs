@@ -15,6 +15,7 @@ use crate::catalogue::Catalogue;
 use crate::clock::Deadline;
 use crate::hsm::fault::FaultKind;
 use crate::hsm::key::Standing;
+use crate::hsm::lanes::Lane;
 use crate::hsm::token::{Opening, Token, TokenError, TokenState};
 use crate::keystore::KeyRule;
 use crate::names::ExternalKeyId;
@@ -218,7 +219,9 @@ async fn prove(candidate: &Token, anchor: &Token, pair: Pair) -> Outcome {
     for _try in 0..PROOF_TRIES {
         let deadline = || Deadline::after(PROOF_PATIENCE);
         let plaintext = Arc::new(Plaintext::new(TEXT.to_vec()));
-        let sealed = candidate.encrypt(pair.candidate.1, AAD.into(), plaintext, deadline()).await;
+        let sealed = candidate
+            .encrypt(&Lane::Internal, pair.candidate.1, AAD.into(), plaintext, deadline())
+            .await;
         let Ok(sealed) = sealed.map(|timed| timed.value) else { return Outcome::Failed };
         let opening = Arc::new(Opening {
             iv: sealed.iv.as_bytes().to_vec(),
@@ -226,7 +229,7 @@ async fn prove(candidate: &Token, anchor: &Token, pair: Pair) -> Outcome {
             ciphertext: sealed.ciphertext,
             tag: sealed.tag,
         });
-        match anchor.decrypt(pair.anchor.1, opening, deadline()).await {
+        match anchor.decrypt(&Lane::Internal, pair.anchor.1, opening, deadline()).await {
             Ok(opened) if opened.value.expose() == TEXT => return Outcome::Equal,
             Ok(_) => {}
             Err(TokenError::Fault(fault)) if fault.kind == FaultKind::BadCiphertext => {}

@@ -58,11 +58,12 @@ impl Child {
     ///
     /// That thread starts it too: the child asks the kernel to be killed when the *thread* that
     /// started it ends (PR_SET_PDEATHSIG, prctl(2)), and this one ends after the child or with
-    /// the process.
+    /// the process. It calls `lost` if the child has ended and nobody ended it.
     pub(super) fn start(
         launch: &Launch,
         token: &TokenName,
         patience: Duration,
+        lost: impl FnOnce() + Send + 'static,
     ) -> io::Result<Self> {
         let (control, theirs) = UnixStream::pair()?;
         control.set_write_timeout(Some(patience))?;
@@ -92,7 +93,9 @@ impl Child {
             }
             tracing::debug!(token = %name, pid = child.id(), "started a process for the HSM library");
             drop(report.send(pidfd.map_err(io::Error::from)));
-            watched.end(&name, child.wait());
+            if watched.end(&name, child.wait()) {
+                lost();
+            }
         };
         std::thread::Builder::new().name(format!("{token}-child")).spawn(watch)?;
         let pidfd = started.recv().map_err(|_| io::Error::from(ErrorKind::BrokenPipe))??;
@@ -175,15 +178,18 @@ impl Fate {
         *self.ended.lock().expect("nothing panics while holding this lock")
     }
 
-    fn end(&self, token: &TokenName, status: io::Result<ExitStatus>) {
+    /// The child has ended; says whether by itself.
+    fn end(&self, token: &TokenName, status: io::Result<ExitStatus>) -> bool {
         let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        if self.condemned.load(Ordering::Acquire) {
+        let is_meant = self.condemned.load(Ordering::Acquire);
+        if is_meant {
             tracing::debug!(%token, status, "the process of the HSM library is gone");
         } else {
             tracing::error!(%token, status, "the process of the HSM library has ended by itself");
         }
         *self.ended.lock().expect("nothing panics while holding this lock") = true;
         self.ended_changed.notify_all();
+        !is_meant
     }
 
     fn wait(&self, patience: Duration) -> bool {

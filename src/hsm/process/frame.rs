@@ -16,7 +16,7 @@ const LONGEST: usize = 16 << 20;
 const USUAL: usize = 2048;
 
 /// Size of the length before a frame.
-const LENGTH: usize = 4;
+pub(super) const LENGTH: usize = 4;
 
 /// What was received cannot be understood. Between two halves of one program that is a defect, or
 /// a process whose memory the HSM library has damaged.

@@ -9,6 +9,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use zeroize::Zeroizing;
 
 use super::frame;
+use super::hidden::{Hiding, hide};
 use super::message::{Answer, Gift, Hello, Request};
 use crate::hsm::backend::{Backend, Session};
 use crate::hsm::fault::Fault;
@@ -29,8 +30,18 @@ const RANDOM_MAX: u32 = 1 << 16;
 pub fn host(control: &UnixStream) -> io::Result<()> {
     let hello = frame::receive_exactly(control)?.ok_or(ErrorKind::UnexpectedEof)?;
     let hello_read = Hello::read(&hello).map_err(malformed)?;
-    let Hello { module, selector, profile, initialization, pin } = hello_read;
+    let Hello { module, selector, profile, initialization, hidden, pin } = hello_read;
     drop(hello);
+    // Before the first line of the library's code runs, and before there are other threads.
+    match hide(&hidden) {
+        Ok(Hiding::Done) => tracing::debug!(files = hidden.len(), "hidden from the HSM library"),
+        Ok(Hiding::Unsupported) => tracing::info!(
+            "this system has no Landlock: the HSM library can read what the daemon's user can"
+        ),
+        Err(error) => tracing::warn!(
+            %error, "Landlock fails: the HSM library can read what the daemon's user can"
+        ),
+    }
     let notes = Arc::new(TokenMetrics::noting());
     let library = Arc::new(Library::new(module).with_initialization(initialization));
     let backend = Pkcs11Backend::new(library, selector, pin, notes.clone());

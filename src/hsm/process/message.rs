@@ -11,7 +11,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::Settings;
-use super::frame::{Malformed, Reader, Writer, content};
+use super::frame::{LENGTH, Malformed, Reader, Writer, content};
 use super::words::{self, FAULT_ROOM, Words};
 use crate::hsm::backend::{
     ChangeableAttributes, IV_LEN, ObjectHandle, Sealed, TAG_LEN, TokenIdentity,
@@ -31,18 +31,19 @@ const FIXED: usize = 64;
 /// Size of a call in an answer.
 const CALL: usize = 2 + 8 + 8;
 
-/// Which library and token, and the PIN.
+/// Which library and token, the PIN, and what is none of its business.
 pub(super) struct Hello {
     pub(super) module: PathBuf,
     pub(super) selector: TokenSelector,
     pub(super) profile: Option<&'static Profile>,
     pub(super) initialization: Option<CString>,
+    pub(super) hidden: Vec<PathBuf>,
     pub(super) pin: Secret<String>,
 }
 
 impl Hello {
     pub(super) fn write(settings: &Settings, pin: &Secret<String>) -> Writer {
-        let Settings { module, selector, profile, initialization, .. } = settings;
+        let Settings { module, selector, profile, initialization, hidden, .. } = settings;
         let (kind, name) = match selector {
             TokenSelector::Label(label) => (0, label),
             TokenSelector::Serial(serial) => (1, serial),
@@ -52,13 +53,18 @@ impl Hello {
         let text = initialization.as_ref().map_or(&[][..], |text| text.as_bytes());
         let pin = pin.expose().as_bytes();
         let room = module.len() + name.len() + profile.len() + text.len() + pin.len();
-        let mut writer = Writer::with_room(FIXED + room);
+        let files: usize = hidden.iter().map(|file| LENGTH + file.as_os_str().len()).sum();
+        let mut writer = Writer::with_room(FIXED + room + files);
         writer.bytes(module);
         writer.u8(kind);
         writer.bytes(name.as_bytes());
         writer.bytes(profile.as_bytes());
         writer.flag(initialization.is_some());
         writer.bytes(text);
+        writer.count(hidden.len());
+        for file in hidden {
+            writer.bytes(file.as_os_str().as_bytes());
+        }
         writer.bytes(pin);
         writer
     }
@@ -80,9 +86,13 @@ impl Hello {
         let is_given = reader.flag()?;
         let text = CString::new(reader.bytes()?).map_err(|_| Malformed)?;
         let initialization = is_given.then_some(text);
+        let mut hidden = Vec::new();
+        for _file in 0..reader.count(LENGTH)? {
+            hidden.push(PathBuf::from(OsStr::from_bytes(reader.bytes()?)));
+        }
         let pin = Secret::new(reader.text()?.to_owned());
         reader.end()?;
-        Ok(Self { module, selector, profile, initialization, pin })
+        Ok(Self { module, selector, profile, initialization, hidden, pin })
     }
 }
 
@@ -518,6 +528,7 @@ mod tests {
             selector,
             profile: initialization.as_ref().map(|_| &profile::GENERIC),
             initialization,
+            hidden: vec!["/a secret".into(), "/another".into()],
             launch,
             call_limit: Duration::from_secs(1),
         }
@@ -538,6 +549,7 @@ mod tests {
             let name = |profile: Option<&'static Profile>| profile.map(|profile| profile.name);
             assert_eq!(name(hello.profile), name(settings.profile));
             assert_eq!(hello.initialization, settings.initialization);
+            assert_eq!(hello.hidden, settings.hidden);
         }
     }
 

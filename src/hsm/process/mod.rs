@@ -10,6 +10,7 @@
 
 mod child;
 mod frame;
+mod hidden;
 mod host;
 mod message;
 mod session;
@@ -18,13 +19,13 @@ mod words;
 use std::ffi::CString;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 pub use child::Launch;
 pub use host::host;
 
-use super::backend::{Backend, Session, TokenIdentity};
+use super::backend::{Backend, OnLost, Session, TokenIdentity};
 use super::fault::{Fault, FaultKind};
 use super::pkcs11::{TokenSelector, distrusted};
 use super::profile::Profile;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub profile: Option<&'static Profile>,
     /// What the module's C_Initialize is given in its reserved argument.
     pub initialization: Option<CString>,
+    /// Files that the child can't read, where the kernel sees to it.
+    pub hidden: Vec<PathBuf>,
     /// The child.
     pub launch: Launch,
     /// How long one call may take before the child is killed. Connecting, and a search, are many
@@ -68,6 +71,8 @@ pub struct ProcessBackend {
     pin: PinSource,
     metrics: Arc<TokenMetrics>,
     words: Arc<Words>,
+    /// Who wants to know of a child that ends by itself.
+    on_lost: Arc<OnceLock<OnLost>>,
     /// Outlives the child that found it out.
     distrusted: Arc<AtomicBool>,
     state: Mutex<State>,
@@ -80,6 +85,8 @@ struct State {
     identity: TokenIdentity,
     /// No child is started any more.
     ending: bool,
+    /// That a connection failed was said, and none has succeeded since.
+    failing: bool,
 }
 
 impl std::fmt::Debug for ProcessBackend {
@@ -91,8 +98,8 @@ impl std::fmt::Debug for ProcessBackend {
 impl ProcessBackend {
     /// Describes the way to a token; nothing is started yet.
     pub fn new(settings: Settings, pin: PinSource, metrics: Arc<TokenMetrics>) -> Self {
-        let (words, distrusted, state) = Default::default();
-        Self { settings, pin, metrics, words, distrusted, state }
+        let (words, on_lost, distrusted, state) = Default::default();
+        Self { settings, pin, metrics, words, on_lost, distrusted, state }
     }
 
     /// Ends the child, and starts no other. Says whether it has ended.
@@ -109,6 +116,23 @@ impl ProcessBackend {
         self.state.lock().expect("nothing panics while holding this lock")
     }
 
+    /// A module without the variables that lead it to its configuration finds no token, and says
+    /// nothing of the kind.
+    fn hint_at_environment(&self, fault: Fault) {
+        let is_known = fault.kind == FaultKind::PinRefused || fault == distrusted();
+        if is_known || std::mem::replace(&mut self.state().failing, true) {
+            return;
+        }
+        let Settings { token, launch, .. } = &self.settings;
+        let names: Vec<_> = launch.environment.keys().map(|name| name.to_string_lossy()).collect();
+        let environment = names.join(", ");
+        tracing::warn!(
+            %token, %fault, environment,
+            "cannot connect; the module has these environment variables and no others: whatever \
+             else it needs must be named in [tokens.NAME.environment]"
+        );
+    }
+
     /// The child, or another where that one is gone.
     fn line_or_start(&self) -> Result<Line, Fault> {
         let refused = |why| Fault::refused(FaultKind::TokenLost, "connection", why);
@@ -118,7 +142,13 @@ impl ProcessBackend {
         }
         let pin = (self.pin)().ok_or(refused("the PIN cannot be read from where it is kept"))?;
         let Settings { token, launch, call_limit, .. } = &self.settings;
-        let started = Child::start(launch, token, *call_limit).and_then(|child| {
+        let on_lost = self.on_lost.clone();
+        let lost = move || {
+            if let Some(on_lost) = on_lost.get() {
+                on_lost();
+            }
+        };
+        let started = Child::start(launch, token, *call_limit, lost).and_then(|child| {
             child.tell(Hello::write(&self.settings, &pin))?;
             Ok(child)
         });
@@ -153,10 +183,13 @@ impl Backend for ProcessBackend {
         let line = self.line_or_start()?;
         match ProcessSession::open(line.clone(), &Request::Connect) {
             Ok((session, identity)) => {
-                self.state().identity = identity;
+                let mut state = self.state();
+                state.identity = identity;
+                state.failing = false;
                 Ok(Box::new(session))
             }
             Err(fault) => {
+                self.hint_at_environment(fault);
                 // The next attempt begins with a fresh library: some find no slots for ever after
                 // their HSM was away.
                 line.child.discard();
@@ -172,6 +205,11 @@ impl Backend for ProcessBackend {
         };
         let (session, _identity) = ProcessSession::open(line, &Request::Open)?;
         Ok(Box::new(session))
+    }
+
+    fn on_lost(&self, hook: OnLost) {
+        let is_first = self.on_lost.set(hook).is_ok();
+        debug_assert!(is_first, "a backend has one owner");
     }
 
     fn identity(&self) -> TokenIdentity {

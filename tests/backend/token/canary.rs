@@ -131,6 +131,26 @@ async fn without_a_probe_key_nothing_is_claimed() {
 }
 
 #[tokio::test]
+async fn an_administrators_key_serves_for_probes_p_61() {
+    // One that may not decrypt is of no use.
+    for (decrypt, verdict) in [(true, FaultKind::BadCiphertext), (false, FaultKind::Ambiguous)] {
+        let backend = support::memory::MemoryBackend::new();
+        let key = backend.add(support::memory::MemoryKey::aes_256("key"));
+        let health = backend.add(support::memory::MemoryKey::aes_256("xksd:health"));
+        backend.change(health, |health| health.usage.decrypt = decrypt);
+        backend.set_bad_tag(codes::GENERAL_ERROR);
+        backend.always("C_GenerateKey", Some(Act::Return(codes::FUNCTION_NOT_SUPPORTED)));
+        let token = super::start(&backend, settings(1));
+        let bench = Bench { backend, key, token };
+        super::wait_for(&bench.token, |state| *state == TokenState::Up).await;
+        assert_eq!(bench.backend.calls("C_GenerateKey") > 0, !decrypt);
+        let mut opening = bench.sealed().await;
+        opening.tag[0] ^= 1;
+        assert_eq!(fault(bench.decrypt(opening).await).kind, verdict);
+    }
+}
+
+#[tokio::test]
 async fn the_probe_key_is_made_although_the_token_fails_at_first() {
     let backend = support::memory::MemoryBackend::new();
     let key = backend.add(support::memory::MemoryKey::aes_256("key"));

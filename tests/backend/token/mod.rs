@@ -3,6 +3,7 @@
 mod canary;
 mod faults;
 mod ivs;
+mod lanes;
 mod queue;
 mod start;
 mod stop;
@@ -15,6 +16,7 @@ use support::gate::PATIENCE;
 use support::memory::{KeyRef, MemoryBackend, MemoryKey};
 use xksd::clock::Deadline;
 use xksd::hsm::backend::{ObjectHandle, Sealed};
+use xksd::hsm::lanes::Lane;
 use xksd::hsm::token::{Opening, Settings, Timed, Token, TokenError, TokenState};
 use xksd::metrics::Metrics;
 use xksd::secret::Plaintext;
@@ -82,7 +84,7 @@ impl Bench {
         deadline: Deadline,
     ) -> Result<Timed<Sealed>, TokenError> {
         let plaintext = Arc::new(Plaintext::new(TEXT.to_vec()));
-        self.token.encrypt(key, AAD.into(), plaintext, deadline).await
+        self.token.encrypt(&Lane::Internal, key, AAD.into(), plaintext, deadline).await
     }
 
     async fn encrypt(&self) -> Result<Sealed, TokenError> {
@@ -90,7 +92,8 @@ impl Bench {
     }
 
     async fn decrypt(&self, opening: Opening) -> Result<Plaintext, TokenError> {
-        let opened = self.token.decrypt(self.handle(), Arc::new(opening), soon()).await;
+        let opening = Arc::new(opening);
+        let opened = self.token.decrypt(&Lane::Internal, self.handle(), opening, soon()).await;
         opened.map(|timed| timed.value)
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use support::memory::Act;
 use xksd::clock::Deadline;
+use xksd::hsm::lanes::Lane;
 use xksd::hsm::token::{Settings, TokenError};
 use xksd::secret::Plaintext;
 
@@ -77,12 +78,13 @@ async fn with_the_answer_the_input_is_let_go() {
     let plaintext = Arc::new(Plaintext::new(TEXT.to_vec()));
     let aad: Arc<[u8]> = AAD.into();
     // P-43: the very bytes that were decrypted are sent; they are taken out of this Arc.
+    let lane = Lane::Internal;
     for _ in 0..2000 {
-        let opened = bench.token.decrypt(bench.handle(), opening.clone(), soon()).await;
+        let opened = bench.token.decrypt(&lane, bench.handle(), opening.clone(), soon()).await;
         assert_eq!(Arc::strong_count(&opening), 1);
         assert_eq!(opened.expect("it fits").value.expose(), TEXT);
         let (handle, aad, text) = (bench.handle(), aad.clone(), plaintext.clone());
-        bench.token.encrypt(handle, aad, text, soon()).await.expect("the token encrypts");
+        bench.token.encrypt(&lane, handle, aad, text, soon()).await.expect("the token encrypts");
         assert_eq!(Arc::strong_count(&plaintext), 1);
     }
 }

@@ -150,6 +150,17 @@ impl Site {
         self.directory.path()
     }
 
+    /// A file for the token's module. In a directory of their own such files can be made at any time;
+    /// beside the daemon's secrets the module would not see what came later.
+    ///
+    /// # Panics
+    /// Where the directory cannot be made.
+    pub fn for_module(&self, name: &str) -> PathBuf {
+        let directory = self.path().join("module");
+        fs::create_dir_all(&directory).expect("a test's directory can be written");
+        directory.join(name)
+    }
+
     /// Writes the configuration, in place of the one that may be there.
     ///
     /// # Panics
@@ -275,7 +286,7 @@ impl Site {
         for (name, lines) in &tokens {
             let mut lines = (*lines).clone();
             lines.insert("module", text(module.display()));
-            lines.insert("label", text(TOKEN));
+            lines.entry("label").or_insert_with(|| text(TOKEN));
             lines.insert("pin", "{ file = \"token.pin\" }".into());
             table(&format!("tokens.{name}"), &lines);
         }
