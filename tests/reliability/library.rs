@@ -11,15 +11,15 @@ const CALL_LIMIT: (&str, &str) = ("call_limit", "1s");
 
 /// The process with the module dies, again and again.
 pub(crate) fn killed(scale: Scale) -> Row {
-    let rounds = scale.pick(2, 20);
+    let rounds = scale.pick(2, 10);
     let mut world = World::new(scale, Isolation::Process, &[CALL_LIMIT]);
     let running = world.load().start(&world.vault);
-    running.wait_served(scale.pick(20, 1000));
+    running.wait_served(scale.pick(20, 400));
     for _ in 0..rounds {
         let old = world.child();
         old.signal("KILL");
         poll(|| !old.exists(), || "it was not waited for".into());
-        running.wait_served(scale.pick(20, 1000));
+        running.wait_served(scale.pick(20, 400));
     }
     let report = running.finish();
     world.finish("the module's process, SIGKILL", &report).remark(format!("{rounds} times"))
@@ -30,12 +30,12 @@ pub(crate) fn stopped(scale: Scale) -> Row {
     let rounds = scale.pick(1, 10);
     let mut world = World::new(scale, Isolation::Process, &[CALL_LIMIT]);
     let running = world.load().start(&world.vault);
-    running.wait_served(scale.pick(20, 1000));
+    running.wait_served(scale.pick(20, 400));
     for _ in 0..rounds {
         let old = world.child();
         old.signal("STOP");
         poll(|| !old.exists(), || world.said());
-        running.wait_served(scale.pick(20, 1000));
+        running.wait_served(scale.pick(20, 400));
     }
     let report = running.finish();
     let remark = format!("{rounds} times; call_limit = 1s");
@@ -47,13 +47,13 @@ pub(crate) fn hung(scale: Scale) -> Row {
     let rounds = scale.pick(1, 10);
     let mut world = World::new(scale, Isolation::Process, &[CALL_LIMIT]);
     let running = world.load().start(&world.vault);
-    running.wait_served(scale.pick(20, 1000));
+    running.wait_served(scale.pick(20, 400));
     for _ in 0..rounds {
         let old = world.child();
         world.script("C_Encrypt nth 3 hang\n");
         poll(|| !old.exists(), || world.said());
         world.script("");
-        running.wait_served(scale.pick(20, 1000));
+        running.wait_served(scale.pick(20, 400));
     }
     let report = running.finish();
     let remark = format!("{rounds} times; call_limit = 1s");
@@ -65,12 +65,12 @@ pub(crate) fn hung_on_a_thread(scale: Scale) -> Row {
     let rounds = scale.pick(1, 10);
     let mut world = World::new(scale, Isolation::Thread, &[]);
     let running = world.load().start(&world.vault);
-    running.wait_served(scale.pick(20, 1000));
+    running.wait_served(scale.pick(20, 400));
     for _ in 0..rounds {
         world.script("C_Encrypt nth 3 hang\n");
-        running.wait_served(scale.pick(30, 1000));
+        running.wait_served(scale.pick(30, 400));
         world.script("");
-        running.wait_served(scale.pick(20, 1000));
+        running.wait_served(scale.pick(20, 400));
     }
     let report = running.finish();
     let remark = format!("{rounds} times, 1 of 4 sessions; the other three serve");
@@ -79,17 +79,17 @@ pub(crate) fn hung_on_a_thread(scale: Scale) -> Row {
 
 /// The module crashes in a call.
 pub(crate) fn crashed(scale: Scale) -> Row {
-    let rounds = scale.pick(2, 20);
+    let rounds = scale.pick(2, 10);
     let mut world = World::new(scale, Isolation::Process, &[CALL_LIMIT]);
     let running = world.load().start(&world.vault);
-    running.wait_served(scale.pick(20, 1000));
+    running.wait_served(scale.pick(20, 400));
     for round in 0..rounds {
         let old = world.child();
         let how = ["C_Decrypt nth 3 crash\n", "C_EncryptInit nth 3 exit 3\n"][round % 2];
         world.script(how);
         poll(|| !old.exists(), || world.said());
         world.script("");
-        running.wait_served(scale.pick(20, 1000));
+        running.wait_served(scale.pick(20, 400));
     }
     let report = running.finish();
     world

@@ -37,13 +37,13 @@ pub(crate) fn stopped(scale: Scale, isolation: Isolation) -> Option<Row> {
     let (mut world, hsm) = world(scale, isolation)?;
     let rounds = scale.pick(1, 5);
     let running = world.load().start(&world.vault);
-    running.wait_served(scale.pick(20, 1000));
+    running.wait_served(scale.pick(20, 400));
     for _ in 0..rounds {
         hsm.signal("STOP");
         // Three seconds.
         running.wait(3 * scale.rate() as usize);
         hsm.signal("CONT");
-        running.wait_served(scale.pick(20, 1000));
+        running.wait_served(scale.pick(20, 400));
     }
     let report = running.finish();
     let what = format!("p11-kit server, SIGSTOP for 3 s ({})", isolation.name());
@@ -58,13 +58,13 @@ pub(crate) fn killed(scale: Scale) -> Option<Row> {
     let (mut world, mut hsm) = world(scale, Isolation::Process)?;
     let rounds = scale.pick(1, 5);
     let running = world.load().start(&world.vault);
-    running.wait_served(scale.pick(20, 1000));
+    running.wait_served(scale.pick(20, 400));
     for _ in 0..rounds {
         hsm.kill();
         // One second.
         running.wait(scale.rate() as usize);
         hsm.start();
-        running.wait_served(scale.pick(20, 1000));
+        running.wait_served(scale.pick(20, 400));
     }
     let report = running.finish();
     let what = "p11-kit server, killed and back after 1 s (process)";

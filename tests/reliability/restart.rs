@@ -22,7 +22,7 @@ pub(crate) fn taken_over(scale: Scale, isolation: Isolation) -> Row {
     let mut world = World::new(scale, isolation, &[]);
     let running = world.load().start(&world.vault);
     for _ in 0..rounds {
-        running.wait_served(scale.pick(20, 1000));
+        running.wait_served(scale.pick(20, 400));
         let next = Daemon::start(world.daemon.site.clone());
         running.turn_to(next.address);
         let leaving = std::mem::replace(&mut world.daemon, next);
@@ -31,7 +31,7 @@ pub(crate) fn taken_over(scale: Scale, isolation: Isolation) -> Row {
         assert_eq!(status.code(), Some(0), "{log}");
         world.kms.address = world.daemon.address;
     }
-    running.wait_served(scale.pick(20, 1000));
+    running.wait_served(scale.pick(20, 400));
     let report = running.finish();
     assert_nothing_cut(&report);
     assert_eq!(report.refused(NOT_THERE), 0);
@@ -47,14 +47,14 @@ pub(crate) fn restarted(scale: Scale, isolation: Isolation) -> Row {
     let running = world.load().start(&world.vault);
     let World { mut daemon, kms, vault, .. } = world;
     for _ in 0..rounds {
-        running.wait_served(scale.pick(20, 1000));
+        running.wait_served(scale.pick(20, 400));
         let site = daemon.site.clone();
         daemon.signal("TERM");
         let (status, log) = daemon.wait_exit();
         assert_eq!(status.code(), Some(0), "{log}");
         daemon = Daemon::start_with(site, &[("XKSD_SERVER__LISTEN", &address)]);
     }
-    running.wait_served(scale.pick(20, 1000));
+    running.wait_served(scale.pick(20, 400));
     let report = running.finish();
     assert_nothing_cut(&report);
     let mut world = World { daemon, kms, vault, scale };
