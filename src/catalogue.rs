@@ -116,11 +116,16 @@ impl Reader {
         for object in session.objects()? {
             let attributes = match self.attributes(session, object) {
                 Ok(attributes) => attributes,
-                // Destroyed by somebody since it was found.
-                Err(Fault { kind: FaultKind::HandleStale, .. }) => continue,
-                // About this object, if others can be read: tokens fail so on attributes that
+                // Destroyed by somebody since it was found; or the token says so, and it is there. The
+                // next reading tells, and until then it is not said that there is no such key.
+                // Else about this object, if others can be read: tokens fail so on attributes that
                 // they do not understand, and an administrator may have set such a one.
-                Err(fault) if matches!(fault.kind, FaultKind::Ambiguous | FaultKind::Bug) => {
+                Err(fault)
+                    if matches!(
+                        fault.kind,
+                        FaultKind::HandleStale | FaultKind::Ambiguous | FaultKind::Bug
+                    ) =>
+                {
                     unread.push(fault);
                     continue;
                 }

@@ -14,6 +14,10 @@ use super::iv::{IvPool, Moment};
 /// us can't double the HSM's load.
 pub(super) const SHARED_FOR: Duration = Duration::from_millis(100);
 
+/// How often a ciphertext gets a second look: often enough for accidents, while garbage by the
+/// thousand is not decrypted twice.
+const LOOK_SPACING: Duration = Duration::from_millis(10);
+
 /// What the canary and the probes encrypt.
 const PLAINTEXT: &[u8] = b"xksd:canary";
 const AAD: &[u8] = b"xksd:probe";
@@ -69,12 +73,26 @@ struct State {
     canary: Option<Arc<Canary>>,
     /// When the token was last judged, and whether it was sound.
     last: Option<(Instant, bool)>,
+    /// When a ciphertext last got a second look.
+    looked: Option<Instant>,
 }
 
 impl Canaries {
     /// Puts a fresh canary in place of the last one; `None` while there is no connection.
     pub(super) fn replace(&self, canary: Option<Canary>) {
-        *self.state() = State { canary: canary.map(Arc::new), last: None };
+        let mut state = self.state();
+        (state.canary, state.last) = (canary.map(Arc::new), None);
+    }
+
+    /// Whether a ciphertext that a sound token refused may be decrypted once more. Such a token fails
+    /// by accident, too, and that a ciphertext is bad is final for KMS.
+    pub(super) fn allow_second_look(&self) -> bool {
+        let mut state = self.state();
+        let is_due = state.looked.is_none_or(|at| at.elapsed() >= LOOK_SPACING);
+        if is_due {
+            state.looked = Some(Instant::now());
+        }
+        is_due
     }
 
     /// Decrypts the canary on this session, unless that was done a moment ago.

@@ -11,7 +11,8 @@ use super::codes;
 use super::fault::{Cause, Fault, FaultKind};
 use super::iv::{self, IvPool, Moment};
 use super::shared::{Shared, Trouble};
-use super::token::{Job, Reply, Timed, TokenError, Work};
+use super::token::{Job, Opening, Reply, Timed, TokenError, Work};
+use crate::secret::Plaintext;
 
 /// First and longest pause between two attempts to open a session.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -129,14 +130,17 @@ impl Worker {
                 session.encrypt(key, &iv, &aad, plaintext.expose())
             }),
             Work::Decrypt { key, opening, reply } => answer(reply, queued, move || {
-                let opened = session.decrypt(
-                    key,
-                    &opening.iv,
-                    &opening.aad,
-                    &opening.ciphertext,
-                    &opening.tag,
-                );
-                opened.map_err(|fault| self.settle(fault, session))
+                let Opening { iv, aad, ciphertext, tag } = &*opening;
+                let fault = match session.decrypt(key, iv, aad, ciphertext, tag) {
+                    Err(fault) if is_in_doubt(fault) => fault,
+                    settled => return settled,
+                };
+                match self.settle(fault, session) {
+                    bad if bad.kind == FaultKind::BadCiphertext => {
+                        self.look_again(bad, || session.decrypt(key, iv, aad, ciphertext, tag))
+                    }
+                    trouble => Err(trouble),
+                }
             }),
         };
         let took = start.elapsed();
@@ -151,15 +155,24 @@ impl Worker {
 
     /// Settles what an ambiguous failure of a decryption means by decrypting a known canary.
     fn settle(&self, fault: Fault, session: &mut dyn Session) -> Fault {
-        if fault.kind != FaultKind::Ambiguous || !may_blame_the_ciphertext(fault) {
-            return fault;
-        }
         match self.shared.canaries.judge(session) {
             Verdict::Sound => fault.settled(FaultKind::BadCiphertext),
             Verdict::Trouble(kind) => fault.settled(kind),
             // Nothing is proved, and KMS is not told that its data is bad.
             Verdict::Unproved => fault,
         }
+    }
+
+    /// Decrypts once more what a sound token refused; if it refuses again, the ciphertext is bad.
+    fn look_again(
+        &self,
+        bad: Fault,
+        again: impl FnOnce() -> Result<Plaintext, Fault>,
+    ) -> Result<Plaintext, Fault> {
+        if !self.shared.canaries.allow_second_look() {
+            return Err(bad);
+        }
+        again().map_err(|fault| if is_in_doubt(fault) { bad } else { fault })
     }
 
     fn refuse_job_in_hand(&mut self, fault: Fault) {
@@ -169,11 +182,13 @@ impl Worker {
     }
 }
 
-/// Whether a ciphertext can be the cause. C_DecryptInit sees none, only the IV, of which some
-/// tokens take no other length than 12 bytes (P-50 allows 16).
-fn may_blame_the_ciphertext(fault: Fault) -> bool {
+/// Whether a decryption failed in a way that may be the ciphertext's doing, or the HSM's. C_DecryptInit
+/// sees none, only the IV, of which some tokens take no other length than 12 bytes (P-50 allows 16).
+fn is_in_doubt(fault: Fault) -> bool {
     let refused_iv = Cause::Returned(codes::MECHANISM_PARAM_INVALID);
-    fault.function == "C_Decrypt" || fault.function == "C_DecryptInit" && fault.cause == refused_iv
+    let sees_it = fault.function == "C_Decrypt"
+        || fault.function == "C_DecryptInit" && fault.cause == refused_iv;
+    fault.kind == FaultKind::Ambiguous && sees_it
 }
 
 fn answer<T>(

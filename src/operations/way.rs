@@ -64,11 +64,7 @@ impl<'a> Way<'a> {
 
 /// Whether no token would answer otherwise.
 fn is_final(error: OperationError) -> bool {
-    match error {
-        OperationError::Token(TokenError::Fault(fault)) => fault.kind == FaultKind::KeyUsage,
-        OperationError::Token(_) | OperationError::CheckFailed => false,
-        _ => true,
-    }
+    !matches!(error, OperationError::Token(_) | OperationError::CheckFailed)
 }
 
 /// Whether the same token may do it with another session, another reading of its keys or another IV.

@@ -121,9 +121,9 @@ fn decrypt_is_two_calls() {
 }
 
 #[test]
-fn a_bad_ciphertext_is_two_calls_and_a_shared_canary() {
+fn garbage_costs_two_calls_and_seldom_more() {
     use xksd::hsm::fault::FaultKind;
-    let test = "counts::a_bad_ciphertext_is_two_calls_and_a_shared_canary";
+    let test = "counts::garbage_costs_two_calls_and_seldom_more";
     run(test, async |at_hand, token, key| {
         const GARBAGE: u64 = 50;
         let aad = b"aad"[..].into();
@@ -138,11 +138,13 @@ fn a_bad_ciphertext_is_two_calls_and_a_shared_canary() {
                 other => panic!("{other:?}"),
             }
         }
-        let most = 1 + u64::try_from(start.elapsed().as_millis() / 100).expect("it is short");
+        // A canary for each 100 ms, and a second look for each 10.
+        let took = u64::try_from(start.elapsed().as_millis()).expect("it is short");
+        let most = 2 + took / 100 + took / 10;
         let after = at_hand.counts().since(&before);
-        let canaries = after.of("C_Decrypt") - GARBAGE;
-        assert!((1..=most).contains(&canaries), "{canaries} canaries");
-        let each = GARBAGE + canaries;
+        let more = after.of("C_Decrypt") - GARBAGE;
+        assert!((2..=most).contains(&more), "{more} more in {took} ms");
+        let each = GARBAGE + more;
         let expected = BTreeMap::from([("C_DecryptInit", each), ("C_Decrypt", each)]);
         assert_eq!(after.called(), expected);
         assert!(token.stop(PATIENCE));

@@ -11,7 +11,6 @@ const LATE: &str = "DependencyTimeoutException";
 const THROTTLED: &str = "ThrottlingException";
 const KEY_USAGE: &str = "InvalidKeyUsageException";
 const BAD_CIPHERTEXT: &str = "InvalidCiphertextException";
-const NOT_FOUND: &str = "KeyNotFoundException";
 
 /// A function, and how its code is returned.
 #[derive(Debug, Clone, Copy)]
@@ -95,12 +94,6 @@ fn permitted(function: &str, code: Code, operation: Operation) -> &'static [&'st
             if function == "C_DecryptInit" && operation == Operation::Decrypt =>
         {
             &[BAD_CIPHERTEXT]
-        }
-        // The token says that there is no such object.
-        codes::OBJECT_HANDLE_INVALID | codes::KEY_HANDLE_INVALID
-            if function == "C_GetAttributeValue" =>
-        {
-            &[NOT_FOUND]
         }
         _ => &[],
     }

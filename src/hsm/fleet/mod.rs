@@ -102,8 +102,13 @@ impl Group {
     pub fn readiness(&self, version: &Version<Holders>) -> Enough {
         let mut readiness = Enough::Yes;
         for holder in version.at.iter() {
-            if !self.tokens[holder.token].state().serves() {
-                continue;
+            match self.tokens[holder.token].state() {
+                state if state.serves() => {}
+                TokenState::Probing => {
+                    readiness = Enough::Soon;
+                    continue;
+                }
+                _ => continue,
             }
             if holder.standing.is_admitted() {
                 return Enough::Yes;
