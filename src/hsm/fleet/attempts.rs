@@ -108,18 +108,18 @@ impl<'a> Attempts<'a> {
     /// Of those that are up, the one that would be done first. None of them is left idle for being a
     /// little slower: those that take at most twice as long take turns. Nor is any forgotten: now and
     /// then it is the turn of one whatever it took before, for that may have changed.
-    fn best(&self, holders: impl Iterator<Item = Holder>) -> Option<Holder> {
+    fn best(&self, mut holders: impl Iterator<Item = Holder>) -> Option<Holder> {
         let group = self.group;
+        let first = holders.next()?;
+        let Some(second) = holders.next() else { return Some(first) };
+        let holders = [first, second].into_iter().chain(holders);
         let rate = |holder: Holder| {
             let token = &group.tokens[holder.token];
             (token.state() != TokenState::Up, token.expected(), holder)
         };
         let mut rated: Vec<(bool, Duration, Holder)> = holders.map(rate).collect();
-        let &(suspect, least, first) =
+        let &(suspect, least, _) =
             rated.iter().min_by_key(|(suspect, expected, _)| (*suspect, *expected))?;
-        if rated.len() == 1 {
-            return Some(first);
-        }
         let turn = group.turn.fetch_add(1, Ordering::Relaxed);
         let (round, is_anybodys) = (turn / ANYBODYS_TURN, turn.is_multiple_of(ANYBODYS_TURN));
         let most = if is_anybodys { Duration::MAX } else { least.saturating_mul(2) };
