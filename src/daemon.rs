@@ -4,7 +4,7 @@ mod tokens;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -18,6 +18,7 @@ use crate::hsm::token::Token;
 use crate::keystore::{Keystore, Keystores};
 use crate::metrics::Metrics;
 use crate::server::connections::Connections;
+use crate::server::control::{self, Control, ControlError};
 use crate::server::drain::{Drain, Phase};
 use crate::server::http::Xks;
 use crate::server::listener::{self, Acceptor, BindError, Serve};
@@ -50,6 +51,9 @@ pub enum StartError {
     /// An address can't be listened on.
     #[error("{0}")]
     Bind(#[from] BindError),
+    /// The control socket can't be had.
+    #[error("{0}")]
+    Control(#[from] ControlError),
     /// TLS can't be set up.
     #[error("{0}")]
     Tls(#[from] TlsError),
@@ -133,6 +137,7 @@ impl Daemon {
         // touched.
         let transport = transport(&server.transport, &metrics)?;
         let sockets = bind_all(&server, &ops)?;
+        let control = ops.control_socket.as_deref().map(control::bind).transpose()?;
         let keystores = keystores.into_iter().map(Keystore::new).collect();
         let keystores = Keystores::new(keystores).map_err(|mut clashes| clashes.remove(0))?;
         let Tokens { tokens, children } = Tokens::start(tokens, &log, &secret_places, &metrics);
@@ -164,6 +169,12 @@ impl Daemon {
         for socket in sockets.xks {
             announce(&socket, "serving XKS");
             tasks.spawn(xks.clone().run(socket));
+        }
+        if let Some(listener) = control {
+            let started = (Instant::now(), SystemTime::now());
+            let (snapshot, connections) = (snapshot.clone(), connections.clone());
+            let answers = Control { snapshot, connections, draining: drain.watch(), started };
+            tasks.spawn(answers.run(listener));
         }
         let ops_drain = Drain::default();
         let mut ops_tasks = JoinSet::new();

@@ -153,6 +153,11 @@ impl Keystore {
         &self.settings.prefix
     }
 
+    /// Whether it serves at all (P-30).
+    pub fn is_enabled(&self) -> bool {
+        self.settings.enabled
+    }
+
     /// Whose signatures are accepted.
     pub fn credentials(&self) -> &Credentials {
         &self.settings.credentials

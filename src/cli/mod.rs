@@ -11,6 +11,7 @@ mod hsm_worker;
 mod keys;
 mod serve;
 mod startup;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Command {
     Doctor(doctor::Doctor),
     /// Measure how fast a proxy answers, ours or another
     Bench(Box<bench::Bench>),
+    /// Ask a running daemon how it is, over its control socket
+    Status(status::Status),
     /// The process of a token's PKCS#11 library; the daemon starts it
     #[command(hide = true)]
     HsmWorker(hsm_worker::HsmWorker),
@@ -80,6 +83,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Keys(keys) => keys.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Status(status) => status.run(),
         Command::HsmWorker(worker) => worker.run(),
     }
 }

@@ -59,6 +59,10 @@ fn failure(error: StartError, addresses: &[(&'static str, SocketAddr)]) -> Failu
         StartError::Tls(_) | StartError::Keystores(_) => {
             Failure::new(Exit::Config, &error).hint("`xksd config check` names every fault")
         }
+        StartError::Control(_) => {
+            let hint = "another process may have it, or its directory be missing or another's";
+            Failure::new(Exit::OsError, &error).hint(hint)
+        }
         StartError::System(_) => Failure::new(Exit::OsError, &error),
     }
 }

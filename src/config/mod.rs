@@ -99,6 +99,8 @@ pub struct Ops {
     pub listen: SocketAddr,
     /// `/metrics`, if it is to be elsewhere.
     pub metrics_listen: Option<SocketAddr>,
+    /// Where an administrator of the machine may ask the daemon.
+    pub control_socket: Option<PathBuf>,
 }
 
 /// One HSM token.

@@ -9,7 +9,7 @@ use super::reader::{Section, Shape, parsed};
 use super::report::Wrong;
 use super::secrets::warn_if_readable;
 use super::{Ops, Server, Transport};
-use crate::server::listener;
+use crate::server::{control, listener};
 use crate::telemetry::{self, Format};
 use crate::tls::{self, ClientAuth, TlsError};
 
@@ -163,9 +163,20 @@ fn missing_half<T>(section: &Section<'_>, missing: &str, present: &str) -> Optio
 /// Reads `[ops]`.
 pub(super) fn ops(root: &mut Section<'_>) -> Option<Ops> {
     let mut section = root.section("ops");
+    let report = section.report;
     let listen = section.required("listen", Shape::Text, address);
     let metrics_listen = section.optional("metrics_listen", Shape::Text, address);
-    Some(Ops { listen: listen?, metrics_listen: metrics_listen? })
+    let control_socket = section.optional("control_socket", Shape::Text, |text| {
+        let path = report.path(&super::parse::filled(text)?);
+        if path.as_os_str().len() > control::PATH_MAX {
+            let wrong = Wrong::from(format!("is longer than {} bytes", control::PATH_MAX));
+            return Err(
+                wrong.hint("a Unix socket can't have a longer path: /run/xksd/control.sock")
+            );
+        }
+        Ok(path)
+    });
+    Some(Ops { listen: listen?, metrics_listen: metrics_listen?, control_socket: control_socket? })
 }
 
 /// One address can be listened on once. Port 0 is a new port each time.

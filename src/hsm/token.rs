@@ -246,14 +246,24 @@ impl Token {
         &self.settings
     }
 
+    /// How many sessions serve requests now.
+    pub fn sessions(&self) -> usize {
+        self.shared.load.sessions()
+    }
+
     /// Whether every session that it should have is open.
     pub fn has_all_sessions(&self) -> bool {
-        self.shared.load.sessions() >= self.settings.sessions
+        self.sessions() >= self.settings.sessions
+    }
+
+    /// How many jobs somebody waits for, in the queue or in the HSM.
+    pub fn waiting(&self) -> usize {
+        self.outstanding.load(Ordering::Relaxed)
     }
 
     /// How long one job more would take, from what those before it took and how many there are.
     pub fn expected(&self) -> Duration {
-        self.shared.load.expected(self.outstanding.load(Ordering::Relaxed))
+        self.shared.load.expected(self.waiting())
     }
 
     /// When the token last proved that it encrypts and decrypts; `None` if never (P-61).

@@ -7,6 +7,7 @@
 mod bad_requests;
 mod bodies;
 mod canary;
+mod control;
 mod drain;
 mod framing;
 mod handshake;
