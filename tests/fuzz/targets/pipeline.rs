@@ -14,6 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use support::memory::{MemoryBackend, MemoryKey};
 use tokio::runtime::Runtime;
 use xksd::clock::Clock;
+use xksd::hsm::fleet::{Group, Keeper};
 use xksd::hsm::token::{self, Token};
 use xksd::keystore::{Keystore, Keystores, Settings, VerifyWrites};
 use xksd::metrics::Metrics;
@@ -23,6 +24,7 @@ use xksd::server::pipeline::{Head, Pipeline, Snapshot};
 use xksd::server::rescue::Failure;
 use xksd::sigv4::sign::Outgoing;
 use xksd::sigv4::{Credentials, SecretAccessKey, Verifier, sign};
+use xksd::wire::ciphertext_format::{Formats, SampleConstants, SampleMetadata};
 use xksd::wire::limits::Limits;
 
 const HOST_NAME: &str = "xks.example.com";
@@ -57,15 +59,19 @@ impl Site {
             regions: vec![region.clone()],
             credentials: Credentials::new([(access_key_id.clone(), secret())]).unwrap(),
             keys: vec!["*".parse().unwrap()],
-            token: "memory".parse().unwrap(),
+            tokens: vec!["memory".parse().unwrap()],
             verify_writes: VerifyWrites::default(),
+            formats: Formats::ReadAwsSample(SampleConstants {
+                now: SampleMetadata::ABSENT,
+                before: vec![SampleMetadata::new(b"v0.0.1").unwrap()],
+            }),
         });
+        let group = Arc::new(Group::new(vec![Arc::new(memory(&runtime, &metrics))]));
+        // It reads the keys while the runtime serves a request, which waits for it.
+        runtime.spawn(Keeper::new(group.clone(), keystore.key_rules().to_vec()).run());
         let snapshot = Snapshot {
+            groups: HashMap::from([(keystore.name().clone(), group)]),
             keystores: Keystores::new(vec![keystore]).unwrap(),
-            tokens: HashMap::from([(
-                "memory".parse().unwrap(),
-                Arc::new(memory(&runtime, &metrics)),
-            )]),
             fleet_size: NonZeroU32::MIN,
             limits: Limits::default(),
             deadline: Duration::from_secs(5),
