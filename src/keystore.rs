@@ -16,6 +16,8 @@ use crate::names::{
     AccessKeyId, ExternalKeyId, KeyVersion, KeystoreName, ObjectId, PathPrefix, Region, TokenName,
 };
 use crate::sigv4::{Credentials, Verified};
+use crate::wire::ciphertext_format::{CiphertextFormat, Formats};
+use crate::wire::ciphertext_metadata::CiphertextMetadata;
 use crate::wire::request::IntegrityValue;
 
 /// What a key store is made from.
@@ -37,6 +39,8 @@ pub struct Settings {
     pub tokens: Vec<TokenName>,
     /// Which encryptions are decrypted again before they are answered.
     pub verify_writes: VerifyWrites,
+    /// Which ciphertexts are read, and which are written.
+    pub formats: Formats,
 }
 
 /// Which encryptions are decrypted again, and compared, before they are answered.
@@ -135,6 +139,9 @@ pub enum Refused {
     /// The key has no such version.
     #[error("the key has no version that made this ciphertext")]
     UnknownVersion,
+    /// The key has versions, and the format that the key store writes can't name them.
+    #[error("the key has versions, and the key store writes a format that knows none")]
+    Versioned,
 }
 
 impl Keystore {
@@ -173,6 +180,11 @@ impl Keystore {
         &self.settings.tokens
     }
 
+    /// Which ciphertexts it reads, and which it writes.
+    pub fn formats(&self) -> &Formats {
+        &self.settings.formats
+    }
+
     /// Which external keys it may reach.
     pub fn key_rules(&self) -> &[KeyRule] {
         &self.settings.keys
@@ -191,7 +203,8 @@ impl Keystore {
     ) -> Result<Permit<'a>, Refused> {
         self.open(caller)?;
         if self.settings.keys.iter().any(|rule| rule.allows(id)) {
-            Ok(Permit { id, verify_writes: self.settings.verify_writes })
+            let Settings { verify_writes, formats, .. } = &self.settings;
+            Ok(Permit { id, verify_writes: *verify_writes, formats })
         } else {
             Err(Refused::KeyNotAllowed)
         }
@@ -204,13 +217,15 @@ impl Keystore {
 /// ```compile_fail,E0451
 /// let id = "any".parse().unwrap();
 /// let verify_writes = xksd::keystore::VerifyWrites::Always;
-/// let permit = xksd::keystore::Permit { id: &id, verify_writes };
+/// let formats = &xksd::wire::ciphertext_format::Formats::Own;
+/// let permit = xksd::keystore::Permit { id: &id, verify_writes, formats };
 /// ```
 #[derive(Debug)]
 #[must_use]
 pub struct Permit<'a> {
     id: &'a ExternalKeyId,
     verify_writes: VerifyWrites,
+    formats: &'a Formats,
 }
 
 /// Whether a decryption follows the encryption.
@@ -224,19 +239,35 @@ pub enum WriteCheck {
     Decrypt,
 }
 
+/// How an encryption is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Writing {
+    /// How the ciphertext is framed and what its metadata are.
+    pub format: CiphertextFormat,
+    /// Whether it is decrypted again before it is answered.
+    pub check: WriteCheck,
+}
+
 impl Permit<'_> {
     /// The external key that may be named.
     pub fn id(&self) -> &ExternalKeyId {
         self.id
     }
 
-    /// The newest version of the key, to encrypt with, and whether what it gives is to be checked: a
-    /// CDIV promises that decryption works, and is proved by one (P-43); else the key store decides.
+    /// The format of a ciphertext with these metadata, among those that the key store reads. Absent
+    /// metadata are an empty slice.
+    pub fn format_of(&self, ciphertext_metadata: &[u8]) -> Option<CiphertextFormat> {
+        self.formats.of(ciphertext_metadata)
+    }
+
+    /// The newest version of the key, to encrypt with, and how: in the format that the key store
+    /// writes, if that can name the version. What comes out is checked where a CDIV promises that
+    /// decryption works, which is proved by one (P-43); else the key store decides.
     pub fn to_encrypt(
         &self,
         key: &Key<Holders>,
         integrity: IntegrityValue,
-    ) -> Result<(AuthorizedKey, WriteCheck), Refused> {
+    ) -> Result<(AuthorizedKey, Writing), Refused> {
         self.expect_same(key);
         let version = key.newest();
         usable(key)?;
@@ -251,18 +282,21 @@ impl Permit<'_> {
             (NotAsked, VerifyWrites::Always) if !version.usage.decrypt => WriteCheck::Impossible,
             (Sha256, _) | (NotAsked, VerifyWrites::Always) => WriteCheck::Decrypt,
         };
-        Ok((AuthorizedKey::new(version), check))
+        let Version { version: number, object_id, .. } = *version;
+        let made_by = CiphertextMetadata { version: number, object_id };
+        let format = self.formats.to_write(made_by).ok_or(Refused::Versioned)?;
+        Ok((AuthorizedKey::new(version), Writing { format, check }))
     }
 
     /// The version of the key that made a ciphertext, to decrypt it.
     pub fn to_decrypt(
         &self,
         key: &Key<Holders>,
-        version: KeyVersion,
-        object_id: ObjectId,
+        made_by: CiphertextMetadata,
     ) -> Result<AuthorizedKey, Refused> {
         self.expect_same(key);
         usable(key)?;
+        let CiphertextMetadata { version, object_id } = made_by;
         let version = key.version(version, object_id).ok_or(Refused::UnknownVersion)?;
         if version.status != VersionStatus::Enabled {
             return Err(Refused::VersionDisabled);
@@ -410,6 +444,7 @@ mod tests {
             keys: vec![],
             tokens: vec!["t".parse().unwrap()],
             verify_writes: VerifyWrites::default(),
+            formats: Formats::Own,
         })
     }
 

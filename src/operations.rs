@@ -16,12 +16,12 @@ use crate::hsm::fleet::{Attempt, Enough, Group, GroupCatalogue};
 use crate::hsm::key::{Holders, Key, KeyFault, KeyKind, Standing, Usage};
 use crate::hsm::lanes::Lane;
 use crate::hsm::token::{Opening, Timed, Token, TokenError, TokenState};
-use crate::keystore::{AuthorizedKey, Permit, Refused, WriteCheck};
+use crate::keystore::{AuthorizedKey, Permit, Refused, WriteCheck, Writing};
 use crate::names::{KeyVersion, TokenName};
 use crate::secret::Plaintext;
-use crate::wire::aad::{FrameError, frame};
+use crate::wire::aad::FrameError;
 use crate::wire::cdiv::CdivInput;
-use crate::wire::ciphertext_metadata::CiphertextMetadata;
+use crate::wire::ciphertext_format::CiphertextFormat;
 use crate::wire::gcm::{Iv, Tag};
 use crate::wire::health::{Ekm, EkmFleet, HealthResponse, HealthStatus};
 use crate::wire::request::{DecryptRequest, EncryptRequest, IntegrityValue};
@@ -49,8 +49,8 @@ pub enum OperationError {
     /// The key may not be used so.
     #[error("{0}")]
     Refused(#[from] Refused),
-    /// The ciphertext was not made by a version of this key, or not by xksd.
-    #[error("the ciphertext metadata is missing, or not of a format that this release knows")]
+    /// Nothing that the key store reads has such metadata.
+    #[error("the ciphertext metadata are missing, or not of a format that this key store reads")]
     UnknownFormat,
     /// The HSM says that ciphertext, IV, AAD or tag do not fit.
     #[error("the HSM refused ciphertext, IV, AAD or tag")]
@@ -94,6 +94,8 @@ pub struct Trace {
     pub attempts: u32,
     /// The version of the key that was used.
     pub version: Option<KeyVersion>,
+    /// What the ciphertext is.
+    pub format: Option<CiphertextFormat>,
     /// Time that the jobs waited for a session, together.
     pub queued: Duration,
     /// Time that the jobs spent in the HSM, together.
@@ -137,15 +139,16 @@ pub async fn encrypt(
     request: EncryptRequest,
 ) -> Result<EncryptResponse, OperationError> {
     let EncryptRequest { plaintext, aad, integrity, .. } = request;
-    let (plaintext, aad) = (Arc::new(plaintext), aad.unwrap_or_default());
+    let plaintext = Arc::new(plaintext);
     let group = call.group;
     let mut way = Way::new(group, call.arrived, call.deadline);
     loop {
         let ready = |key: &Key<Holders>| group.readiness(key.newest());
         let found = call.key(permit, way.known_since(), ready).await?;
-        let (key, check) = permit.to_encrypt(&found.key, integrity)?;
+        let (key, writing) = permit.to_encrypt(&found.key, integrity)?;
         let attempt = way.next(&key)?;
-        match encrypt_once(call, &attempt, &key, &plaintext, &aad, (integrity, check)).await {
+        let aad = aad.as_deref();
+        match encrypt_once(call, &attempt, &key, &plaintext, aad, (integrity, writing)).await {
             Ok(answer) => return Ok(answer),
             Err(error) => way.failed(&attempt, &key, error)?,
         }
@@ -158,14 +161,12 @@ async fn encrypt_once(
     attempt: &Attempt<'_>,
     key: &AuthorizedKey,
     plaintext: &Arc<Plaintext>,
-    aad: &[u8],
-    (integrity, check): (IntegrityValue, WriteCheck),
+    aad: Option<&[u8]>,
+    (integrity, Writing { format, check }): (IntegrityValue, Writing),
 ) -> Result<EncryptResponse, OperationError> {
-    call.trace.sent(attempt, key);
-    let metadata = CiphertextMetadata { version: key.version(), object_id: key.object_id() };
-    let encoded = metadata.encode();
+    call.trace.sent(attempt, key, format);
     // P-42: the HSM authenticates the metadata together with the AAD.
-    let framed: Arc<[u8]> = frame(aad, &encoded)?.into();
+    let framed: Arc<[u8]> = format.frame(aad)?.into();
     let Attempt { token, handle, .. } = *attempt;
     let sealed = token
         .encrypt(&call.lane, handle, framed.clone(), plaintext.clone(), attempt.deadline())
@@ -180,9 +181,14 @@ async fn encrypt_once(
     let tag = Tag::new(tag);
     // P-43: the CDIV first, from the HSM's output; then that output is decrypted again.
     let cdiv = (integrity == IntegrityValue::Sha256).then(|| {
-        let ciphertext = &*ciphertext;
-        let input =
-            CdivInput { aad, ciphertext_metadata: &encoded, iv: &iv, ciphertext, tag: &tag };
+        let metadata = format.metadata();
+        let input = CdivInput {
+            aad: aad.unwrap_or_default(),
+            ciphertext_metadata: metadata.as_bytes(),
+            iv: &iv,
+            ciphertext: &ciphertext,
+            tag: &tag,
+        };
         input.digest()
     });
     let ciphertext = match check {
@@ -195,7 +201,7 @@ async fn encrypt_once(
             prove(call, attempt, framed, plaintext, ciphertext, &iv, &tag).await?
         }
     };
-    Ok(EncryptResponse { ciphertext, iv, tag, ciphertext_metadata: metadata, cdiv })
+    Ok(EncryptResponse { ciphertext, iv, tag, format, cdiv })
 }
 
 /// Decrypts what is about to be sent, and compares it with what was to be encrypted (P-43).
@@ -233,25 +239,25 @@ pub async fn decrypt(
     request: DecryptRequest,
 ) -> Result<DecryptResponse, OperationError> {
     let DecryptRequest { ciphertext, iv, tag, aad, ciphertext_metadata, .. } = request;
-    let encoded = ciphertext_metadata.unwrap_or_default();
-    let made_by = CiphertextMetadata::decode(&encoded).ok();
-    let framed: Arc<[u8]> = frame(&aad.unwrap_or_default(), &encoded)?.into();
+    let Some(format) = permit.format_of(&ciphertext_metadata.unwrap_or_default()) else {
+        // Whether there is such a key is told first, as it is of every other ciphertext.
+        call.key(permit, call.arrived, |_key| Enough::Yes).await?;
+        return Err(OperationError::UnknownFormat);
+    };
+    let made_by = format.made_by();
+    let framed: Arc<[u8]> = format.frame(aad.as_deref())?.into();
     let iv = iv.as_bytes().to_vec();
     let opening = Arc::new(Opening { iv, aad: framed, ciphertext, tag: *tag.as_bytes() });
     let group = call.group;
     let mut way = Way::new(group, call.arrived, call.deadline);
     loop {
-        let ready = |key: &Key<Holders>| match made_by {
-            None => Enough::Yes,
-            // A version that is not known may have been made since.
-            Some(by) => key
-                .version(by.version, by.object_id)
-                .map_or(Enough::No, |version| group.readiness(version)),
+        // A version that is not known may have been made since.
+        let ready = |key: &Key<Holders>| {
+            key.version(made_by.version, made_by.object_id)
+                .map_or(Enough::No, |version| group.readiness(version))
         };
         let found = call.key(permit, way.known_since(), ready).await?;
-        let CiphertextMetadata { version, object_id } =
-            made_by.ok_or(OperationError::UnknownFormat)?;
-        let key = match permit.to_decrypt(&found.key, version, object_id) {
+        let key = match permit.to_decrypt(&found.key, made_by) {
             // One of those that could not be read may hold it.
             Err(Refused::UnknownVersion) if !found.is_complete => {
                 return Err(TokenError::Down.into());
@@ -259,7 +265,7 @@ pub async fn decrypt(
             key => key?,
         };
         let attempt = way.next(&key)?;
-        call.trace.sent(&attempt, &key);
+        call.trace.sent(&attempt, &key, format);
         let Attempt { token, handle, standing, .. } = attempt;
         let opened = token.decrypt(&call.lane, handle, opening.clone(), attempt.deadline()).await;
         let error = match opened.map_err(OperationError::from) {
@@ -355,9 +361,10 @@ impl Call<'_> {
 
 impl Trace {
     /// The request goes to a token.
-    fn sent(&mut self, attempt: &Attempt<'_>, key: &AuthorizedKey) {
+    fn sent(&mut self, attempt: &Attempt<'_>, key: &AuthorizedKey, format: CiphertextFormat) {
         self.token = Some(attempt.token.name().clone());
         self.version = Some(key.version());
+        self.format = Some(format);
         self.attempts += 1;
     }
 

@@ -9,6 +9,7 @@ use super::secrets::secret;
 use crate::keystore::{KeyRule, Settings, VerifyWrites};
 use crate::names::{AccessKeyId, KeystoreName, PathPrefix, Region, TokenName};
 use crate::sigv4::{Credentials, SecretAccessKey};
+use crate::wire::ciphertext_format::{AWS_SAMPLE, Formats, SampleConstants, SampleMetadata};
 
 /// What no two key stores may have in common, or must have in common, and where it was seen first.
 #[derive(Debug, Default)]
@@ -54,6 +55,7 @@ fn keystore(
     let keys = section.required_list("keys", parsed::<KeyRule>);
     let enabled = section.or("enabled", "true", Shape::Flag, flag);
     let verify_writes = section.or("verify_writes", "when_asked", Shape::Text, verify_writes);
+    let formats = formats(section);
     let credentials = credentials(name_text, section, seen);
     Some(Settings {
         name: name?,
@@ -64,6 +66,7 @@ fn keystore(
         keys: keys?,
         tokens: tokens?,
         verify_writes: verify_writes?,
+        formats: formats?,
     })
 }
 
@@ -116,6 +119,56 @@ fn verify_writes(text: &str) -> Result<VerifyWrites, Wrong> {
         "when_asked" => Ok(VerifyWrites::WhenAsked),
         _ => Err(format!("must be {}", alternatives(&NAMES)).into()),
     }
+}
+
+/// Whether ciphertexts of AWS's sample proxy are read, or even written: writing them wants that they
+/// are read.
+fn formats(section: &mut Section<'_>) -> Option<Formats> {
+    const ACCEPT: &str = "accept_ciphertexts_of";
+    const METADATA: &str = "aws_sample_metadata";
+    const ENCRYPT: &str = "encrypt_as";
+    let only = |text: &str| match text {
+        AWS_SAMPLE => Ok(()),
+        _ => Err(Wrong::from(format!("must be {}", alternatives(&[AWS_SAMPLE])))),
+    };
+    let has_metadata = section.has(METADATA);
+    let accept = section.optional(ACCEPT, Shape::Text, only);
+    let mut constants: Vec<SampleMetadata> = Vec::new();
+    let constants = section.list(METADATA, |text| {
+        let constant = parsed::<SampleMetadata>(text)?;
+        if constants.contains(&constant) {
+            return Err(format!("`{text}` is there twice").into());
+        }
+        constants.push(constant);
+        Ok(constant)
+    });
+    let writes_sample = section.or(ENCRYPT, "xksd", Shape::Text, |text| match text {
+        "xksd" => Ok(false),
+        AWS_SAMPLE => Ok(true),
+        _ => Err(format!("must be {}", alternatives(&["xksd", AWS_SAMPLE])).into()),
+    });
+    let (accept, constants, writes_sample) = (accept?, constants?, writes_sample?);
+    if accept.is_none() {
+        let without = |key: &str, what: &str| {
+            let wrong = Wrong::from(format!("{what} and `{ACCEPT}` is not set"));
+            section.fault(key, None, wrong.hint(format!("{ACCEPT} = \"{AWS_SAMPLE}\"")));
+        };
+        if has_metadata {
+            without(METADATA, "says what the sample proxy's ciphertexts are known by,");
+        }
+        if writes_sample {
+            without(ENCRYPT, "what is written must be read as well,");
+        }
+        return (!has_metadata && !writes_sample).then_some(Formats::Own);
+    }
+    let mut constants = constants.into_iter();
+    // Left out, the sample proxy's settings have none.
+    let now = constants.next().unwrap_or(SampleMetadata::ABSENT);
+    let constants = SampleConstants { now, before: constants.collect() };
+    Some(match writes_sample {
+        true => Formats::WriteAwsSample(constants),
+        false => Formats::ReadAwsSample(constants),
+    })
 }
 
 /// At least one credential; an access key id names one secret over the whole proxy.

@@ -19,7 +19,7 @@ pub(super) struct Patient {
     pub(super) name: TokenName,
     pub(super) token: Token,
     /// What the key stores on this token want of it.
-    pub(super) rules: keys::Rules,
+    pub(super) wanted: Vec<keys::Wanted>,
     pub(super) low_count: LowCount,
 }
 
@@ -63,7 +63,7 @@ impl Patient {
                 findings.ok("token.login", "the PIN is accepted");
                 random(&mut *session, findings);
                 round_trip(&mut *session, findings);
-                keys::examine(&self.name, &self.rules, &mut *session, findings);
+                keys::examine(&self.name, &self.wanted, &mut *session, findings);
             }
             Err(fault) => self.no_login(fault, findings),
         }

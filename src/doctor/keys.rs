@@ -2,21 +2,31 @@
 
 use crate::catalogue::{Catalogue, Reader};
 use crate::hsm::backend::Session;
-use crate::hsm::key::{Key, KeyFault, KeyKind};
+use crate::hsm::key::{Key, KeyFault, KeyKind, Version};
 use crate::keystore::KeyRule;
 use crate::names::{ExternalKeyId, KeystoreName, TokenName};
+use crate::wire::ciphertext_format::{AWS_SAMPLE, Formats};
+use crate::wire::ciphertext_metadata::CiphertextMetadata;
 
 use super::Findings;
 
-/// The key rules of each key store on the token.
-pub(super) type Rules = Vec<(KeystoreName, Vec<KeyRule>)>;
+/// What a key store wants of the token.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// Its name.
+    pub(super) keystore: KeystoreName,
+    /// Which keys it may reach.
+    pub(super) rules: Vec<KeyRule>,
+    /// What it encrypts them for.
+    pub(super) formats: Formats,
+}
 
 /// What the key stores' rules find in the token.
 const CHECK: &str = "keystore.keys";
 
 pub(super) fn examine(
     token: &TokenName,
-    rules: &Rules,
+    wanted: &[Wanted],
     session: &mut dyn Session,
     findings: &mut Findings<'_>,
 ) {
@@ -28,12 +38,12 @@ pub(super) fn examine(
         }
     };
     findings.ok("token.keys", format!("{} keys have an external key id", catalogue.len()));
-    for (keystore, rules) in rules {
+    for Wanted { keystore, rules, formats } in wanted {
         for rule in rules {
             findings.subject = format!("keystores.{keystore}.keys");
             match rule {
-                KeyRule::Exact(id) => named_key(token, &catalogue, id, findings),
-                KeyRule::Prefix(prefix) => pattern(&catalogue, prefix, findings),
+                KeyRule::Exact(id) => named_key(token, &catalogue, (id, formats), findings),
+                KeyRule::Prefix(prefix) => pattern(&catalogue, prefix, formats, findings),
             }
         }
     }
@@ -43,7 +53,7 @@ pub(super) fn examine(
 fn named_key(
     token: &TokenName,
     catalogue: &Catalogue,
-    id: &ExternalKeyId,
+    (id, formats): (&ExternalKeyId, &Formats),
     findings: &mut Findings<'_>,
 ) {
     match catalogue.find(id) {
@@ -52,14 +62,14 @@ fn named_key(
             findings.fail(CHECK, format!("the token has no key `{id}`"), advice);
         }
         Some(key) => {
-            if judge(id, key.as_deref(), findings) {
+            if judge(id, key.as_deref(), formats, findings) {
                 findings.ok(CHECK, format!("`{id}` encrypts and decrypts"));
             }
         }
     }
 }
 
-fn pattern(catalogue: &Catalogue, prefix: &str, findings: &mut Findings<'_>) {
+fn pattern(catalogue: &Catalogue, prefix: &str, formats: &Formats, findings: &mut Findings<'_>) {
     let fits = |id: &ExternalKeyId| id.as_str().starts_with(prefix);
     let fitting: Vec<_> = catalogue.iter().filter(|(id, _)| fits(id)).collect();
     if fitting.is_empty() {
@@ -67,13 +77,21 @@ fn pattern(catalogue: &Catalogue, prefix: &str, findings: &mut Findings<'_>) {
         findings.warn(CHECK, message, "make one by `xksd keys create`, or drop the rule");
         return;
     }
-    let good = fitting.iter().filter(|(id, key)| judge(id, key.as_deref(), findings)).count();
+    let mut good = 0;
+    for (id, key) in &fitting {
+        good += usize::from(judge(id, key.as_deref(), formats, findings));
+    }
     let all = fitting.len();
     findings.ok(CHECK, format!("{good} of {all} keys of `{prefix}*` encrypt and decrypt"));
 }
 
 /// Reports what is wrong with a key; `true` if nothing is.
-fn judge(id: &ExternalKeyId, key: Result<&Key, &KeyFault>, findings: &mut Findings<'_>) -> bool {
+fn judge(
+    id: &ExternalKeyId,
+    key: Result<&Key, &KeyFault>,
+    formats: &Formats,
+    findings: &mut Findings<'_>,
+) -> bool {
     let key = match key {
         Ok(key) => key,
         Err(fault) => {
@@ -100,7 +118,17 @@ fn judge(id: &ExternalKeyId, key: Result<&Key, &KeyFault>, findings: &mut Findin
         return false;
     }
     let missing = match (newest.usage.encrypt, newest.usage.decrypt) {
-        (true, true) => return true,
+        (true, true) => {
+            let Version { version, object_id, .. } = *newest;
+            if formats.to_write(CiphertextMetadata { version, object_id }).is_some() {
+                return true;
+            }
+            let advice = "KMS gets InvalidStateException for Encrypt: the sample proxy knows no \
+                versions; leave `encrypt_as` out, or use a key that xksd did not make";
+            let message = format!("`{id}` has versions, and `encrypt_as` is \"{AWS_SAMPLE}\"");
+            findings.fail(CHECK, message, advice);
+            return false;
+        }
         (true, false) => "CKA_DECRYPT",
         (false, true) => "CKA_ENCRYPT",
         (false, false) => "CKA_ENCRYPT and CKA_DECRYPT",
@@ -116,15 +144,20 @@ mod tests {
     use super::super::{Finding, Status};
     use super::*;
     use crate::hsm::backend::ObjectHandle;
-    use crate::hsm::key::{Usage, Version};
+    use crate::hsm::key::Usage;
     use crate::hsm::state::VersionStatus;
     use crate::names::{KeyVersion, ObjectId};
+    use crate::wire::ciphertext_format::{SampleConstants, SampleMetadata};
 
-    fn judged(kind: KeyKind, status: VersionStatus, usage: Usage) -> Option<Finding> {
+    fn judged(
+        (kind, status, usage): (KeyKind, VersionStatus, Usage),
+        made_by: CiphertextMetadata,
+        formats: &Formats,
+    ) -> Option<Finding> {
         let version = Version {
             at: ObjectHandle { generation: 1, number: 1 },
-            version: KeyVersion::FIRST,
-            object_id: ObjectId::new([1; 8]),
+            version: made_by.version,
+            object_id: made_by.object_id,
             status,
             epoch: 1,
             kind,
@@ -136,16 +169,41 @@ mod tests {
         let mut found = Vec::new();
         let mut report = |finding| found.push(finding);
         let mut findings = Findings { subject: String::new(), report: &mut report };
-        let is_good = judge(&id, Ok(&key), &mut findings);
+        let is_good = judge(&id, Ok(&key), formats, &mut findings);
         assert_eq!(is_good, found.is_empty());
         found.pop()
+    }
+
+    const OURS: CiphertextMetadata =
+        CiphertextMetadata { version: KeyVersion::FIRST, object_id: ObjectId::new([1; 8]) };
+    const BOTH: Usage = Usage {
+        encrypt: true,
+        decrypt: true,
+        sign: false,
+        verify: false,
+        wrap: false,
+        unwrap: false,
+        derive: false,
+    };
+
+    #[test]
+    fn a_key_with_versions_is_not_for_the_sample_proxy() {
+        let constants = SampleConstants { now: SampleMetadata::ABSENT, before: vec![] };
+        let write = Formats::WriteAwsSample(constants.clone());
+        let key = || (KeyKind::Aes { bits: 256 }, VersionStatus::Enabled, BOTH);
+        assert_eq!(judged(key(), CiphertextMetadata::FOREIGN, &write), None);
+        assert_eq!(judged(key(), OURS, &Formats::ReadAwsSample(constants)), None);
+        let finding = judged(key(), OURS, &write).unwrap();
+        assert_eq!(finding.status, Status::Fail);
+        assert!(finding.message.contains("has versions"), "{}", finding.message);
     }
 
     #[test]
     fn keys_that_kms_would_refuse_fail_and_others_warn() {
         let aes = |bits| KeyKind::Aes { bits };
-        let both = Usage { encrypt: true, decrypt: true, ..Usage::default() };
+        let both = BOTH;
         let one = Usage { decrypt: false, ..both };
+        let judged = |kind, status, usage| judged((kind, status, usage), OURS, &Formats::Own);
         let enabled = VersionStatus::Enabled;
         assert_eq!(judged(aes(256), enabled, both), None);
         for (kind, status, usage, expected, words) in [
@@ -167,7 +225,7 @@ mod tests {
         let mut report = |finding: Finding| found.push(finding.status);
         let mut findings = Findings { subject: String::new(), report: &mut report };
         let id = "k".parse().unwrap();
-        assert!(!judge(&id, Err(&KeyFault::Ambiguous), &mut findings));
+        assert!(!judge(&id, Err(&KeyFault::Ambiguous), &Formats::Own, &mut findings));
         assert_eq!(found, [Status::Fail]);
     }
 }

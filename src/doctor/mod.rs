@@ -132,9 +132,14 @@ pub fn examine(config: Config, low_count: LowCount, report: &mut dyn FnMut(Findi
     let Config { tokens, keystores, .. } = config;
     for (name, token) in tokens {
         let subject = format!("tokens.{name}");
-        let rules = keystores.iter().filter(|keystore| keystore.tokens.contains(&name));
-        let rules = rules.map(|keystore| (keystore.name.clone(), keystore.keys.clone())).collect();
-        let patient = hsm::Patient { name, token, rules, low_count };
+        let wanted = keystores.iter().filter(|keystore| keystore.tokens.contains(&name));
+        let wanted = wanted.map(|keystore| keys::Wanted {
+            keystore: keystore.name.clone(),
+            rules: keystore.keys.clone(),
+            formats: keystore.formats.clone(),
+        });
+        let wanted = wanted.collect();
+        let patient = hsm::Patient { name, token, wanted, low_count };
         watch(subject, HSM_PATIENCE, report, move |findings| patient.examine(findings));
     }
 }

@@ -11,6 +11,7 @@ use crate::metrics::Metrics;
 use crate::names::{AccessKeyId, KeystoreName, Region};
 use crate::operations::Trace;
 use crate::sigv4::Verified;
+use crate::wire::ciphertext_format::CiphertextFormat;
 use crate::wire::log_text::LogText;
 use crate::wire::metadata::RequestMetadata;
 use crate::wire::route::Route;
@@ -97,6 +98,7 @@ impl Record {
             op = operation,
             key,
             version = self.trace.version.map(display),
+            format = self.trace.format.and_then(CiphertextFormat::foreign_name),
             token = self.trace.token.as_ref().map(display),
             attempts = (self.trace.attempts > 1).then_some(self.trace.attempts),
             outcome = if outcome.is_ok() { "ok" } else { "refused" },

@@ -188,6 +188,12 @@ fn refusal(refused: Refused) -> Translation {
             "the ciphertext was made by a version of the external key that the HSM does not hold, \
              or by another key",
         ),
+        Refused::Versioned => (
+            InvalidState,
+            "the configuration of the external key store proxy has this key store write the \
+             ciphertexts of AWS's sample proxy, which can't say which version of a key made them, \
+             and the external key has versions: only one that was never rotated can be used so",
+        ),
     };
     (name, message.into(), Severity::Caller)
 }
@@ -218,8 +224,8 @@ fn operation(error: OperationError) -> Translation {
         ),
         OperationError::UnknownFormat => (
             InvalidCiphertext,
-            "the ciphertext metadata is missing or not of a format that this external key store \
-             proxy knows: the ciphertext was made by another proxy, or was changed",
+            "the ciphertext metadata are missing or not of a format that this key store reads: the \
+             ciphertext was made by another external key store proxy, or was changed",
             Caller,
         ),
         OperationError::BadCiphertext => (
@@ -311,6 +317,7 @@ mod tests {
             Refused::NoDecrypt,
             Refused::NoDecryptForCdiv,
             Refused::UnknownVersion,
+            Refused::Versioned,
         ];
         let operations = [
             OperationError::KeyNotFound,

@@ -25,6 +25,9 @@ pub const ENCODED_LEN: usize = 13;
 const FORMAT: u8 = 0x01;
 
 impl CiphertextMetadata {
+    /// Of a key that xksd did not make.
+    pub const FOREIGN: Self = Self { version: KeyVersion::FOREIGN, object_id: ObjectId::FOREIGN };
+
     /// The bytes that KMS keeps for us.
     pub fn encode(&self) -> [u8; ENCODED_LEN] {
         let [v0, v1, v2, v3] = self.version.number().to_be_bytes();

@@ -9,7 +9,7 @@
 //! | request bodies, and why one is refused | [`request`], [`request_error`], [`limits`] |
 //! | what a request says about its origin | [`metadata`], [`log_text`] |
 //! | answers | [`response`], [`health`], [`error`] |
-//! | what goes into AES-GCM and comes out | [`gcm`], [`aad`], [`ciphertext_metadata`], [`cdiv`] |
+//! | what goes into AES-GCM and comes out | [`gcm`], [`aad`], [`ciphertext_format`], [`ciphertext_metadata`], [`cdiv`] |
 //!
 //! A request is read in two steps. `object` takes the JSON object apart without looking into its
 //! members, which stay where they are in the body; `fields` then reads each into its type. So a
@@ -36,6 +36,7 @@
 
 pub mod aad;
 pub mod cdiv;
+pub mod ciphertext_format;
 pub mod ciphertext_metadata;
 pub mod error;
 mod fields;

@@ -7,7 +7,7 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use super::cdiv::Cdiv;
-use super::ciphertext_metadata::CiphertextMetadata;
+use super::ciphertext_format::CiphertextFormat;
 use super::gcm::{Iv, Tag};
 use super::json::{JsonWriter, base64_len};
 use crate::secret::Plaintext;
@@ -156,8 +156,9 @@ pub struct EncryptResponse {
     pub iv: Iv,
     /// The authentication tag.
     pub tag: Tag,
-    /// Names the key version; KMS keeps it and gives it back to Decrypt.
-    pub ciphertext_metadata: CiphertextMetadata,
+    /// Gives the ciphertext metadata, by which Decrypt finds format and key version again. There
+    /// may be none.
+    pub format: CiphertextFormat,
     /// Present whenever its algorithm was named in the request.
     pub cdiv: Option<Cdiv>,
 }
@@ -168,7 +169,10 @@ impl EncryptResponse {
         let capacity = base64_len(self.ciphertext.len()).saturating_add(320);
         let mut json = JsonWriter::with_capacity(capacity);
         json.raw("{\"ciphertext\":").base64(&self.ciphertext);
-        json.raw(",\"ciphertextMetadata\":").base64(&self.ciphertext_metadata.encode());
+        let metadata = self.format.metadata();
+        if !metadata.as_bytes().is_empty() {
+            json.raw(",\"ciphertextMetadata\":").base64(metadata.as_bytes());
+        }
         json.raw(",\"initializationVector\":").base64(self.iv.as_bytes());
         json.raw(",\"authenticationTag\":").base64(self.tag.as_bytes());
         if let Some(cdiv) = &self.cdiv {
@@ -205,6 +209,7 @@ mod tests {
     use super::*;
     use crate::names::{KeyVersion, ObjectId};
     use crate::wire::cdiv::CdivInput;
+    use crate::wire::ciphertext_metadata::CiphertextMetadata;
 
     fn text(body: &ResponseBody) -> &str {
         std::str::from_utf8(body.as_ref()).unwrap()
@@ -241,10 +246,10 @@ mod tests {
             ciphertext: b"\xfb\xff".to_vec(),
             iv: Iv::Twelve([0; 12]),
             tag: Tag::new([1; 16]),
-            ciphertext_metadata: CiphertextMetadata {
+            format: CiphertextFormat::One(CiphertextMetadata {
                 version: KeyVersion::FIRST,
                 object_id: ObjectId::new([2; 8]),
-            },
+            }),
             cdiv: None,
         };
         let without = r#"{"ciphertext":"+/8=","ciphertextMetadata":"AQAAAAECAgICAgICAg==","#
@@ -265,6 +270,24 @@ mod tests {
         let cdiv = text(&body).strip_prefix(&without).unwrap();
         assert!(cdiv.starts_with(r#","ciphertextDataIntegrityValue":""#), "{cdiv}");
         assert_eq!(cdiv.len(), r#","ciphertextDataIntegrityValue":""}"#.len() + 44);
+    }
+
+    #[test]
+    fn metadata_of_another_format_are_written_and_absent_ones_left_out_p_41() {
+        let answer = |constant: &str| {
+            let response = EncryptResponse {
+                ciphertext: b"\xfb\xff".to_vec(),
+                iv: Iv::Twelve([0; 12]),
+                tag: Tag::new([1; 16]),
+                format: CiphertextFormat::AwsSample(constant.parse().unwrap()),
+                cdiv: None,
+            };
+            text(&response.to_body()).to_owned()
+        };
+        let rest = r#""initializationVector":"AAAAAAAAAAAAAAAA","authenticationTag":"AQEBAQEBAQEBAQEBAQEBAQ=="}"#;
+        assert_eq!(answer(""), r#"{"ciphertext":"+/8=","#.to_owned() + rest);
+        let with = r#"{"ciphertext":"+/8=","ciphertextMetadata":"djAuMC4x","#;
+        assert_eq!(answer("djAuMC4x"), with.to_owned() + rest);
     }
 
     #[test]

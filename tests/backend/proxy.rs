@@ -22,6 +22,7 @@ use xksd::secret::Secret;
 use xksd::server::pipeline::{Head, Pipeline, Snapshot};
 use xksd::server::rescue::Failure;
 use xksd::sigv4::{Credentials, SecretAccessKey, Verifier};
+use xksd::wire::ciphertext_format::Formats;
 use xksd::wire::limits::Limits;
 
 /// What is encrypted.
@@ -92,6 +93,7 @@ impl Proxy {
             keys: vec!["*".parse().expect("it is a rule")],
             tokens: tokens.iter().map(|token| token.name().clone()).collect(),
             verify_writes,
+            formats: Formats::Own,
         };
         let group = Arc::new(Group::new(tokens.clone()));
         let keeper = tokio::spawn(Keeper::new(group.clone(), keystore.keys.clone()).run());

@@ -52,6 +52,36 @@ fn a_value_at_fault_is_named_with_what_is_allowed() {
     for (line, said) in token {
         one(&dir, &and("[tokens.hsm]", line), said);
     }
+    let accept = "accept_ciphertexts_of = \"aws-sample\"\n";
+    let keystore = [
+        (
+            "accept_ciphertexts_of = \"cosmian\"",
+            "accept_ciphertexts_of = \"cosmian\": must be `aws-",
+        ),
+        ("encrypt_as = \"AWS\"", "encrypt_as = \"AWS\": must be `xksd` or `aws-sample`"),
+        ("encrypt_as = \"aws-sample\"", "encrypt_as: what is written must be read as well"),
+        ("aws_sample_metadata = \"\"", "keystores.demo.aws_sample_metadata: says what the sample"),
+        ("aws_sample_metadata = \"djE\"", "metadata[0] = \"djE\": must be standard Base64"),
+        ("aws_sample_metadata = 1", "aws_sample_metadata = 1: must be a list of strings"),
+        (
+            "aws_sample_metadata = [\"djE=\", \"djE=\"]",
+            "metadata[1] = \"djE=\": `djE=` is there twice",
+        ),
+        (
+            "aws_sample_metadata = \"CQkJCQkJCQkJCQkJCQkJCQkJCQkJ\"",
+            "must be at most 20 bytes before Base64, not 21",
+        ),
+        (
+            "aws_sample_metadata = \"AQAAAAAAAAAAAAAAAA==\"",
+            "aws_sample_metadata[0] = \"AQAAAAAAAAAAAAAAAA==\": would be read as metadata of xksd's own",
+        ),
+        ("aws_sample_metadata = \"DQEAAAAAAAAAAAAAAAA=\"", "would be read as metadata of xksd's"),
+    ];
+    for (number, (line, said)) in keystore.into_iter().enumerate() {
+        // The first four are at fault because the format is not accepted, or not known.
+        let line = if number < 4 { line.to_owned() } else { format!("{accept}{line}") };
+        one(&dir, &and("[keystores.demo]", &line), said);
+    }
     let replaced = [
         ("version = 1", "version = 2", "version = 2: must be 1"),
         ("version = 1", "", "version: is missing"),

@@ -9,6 +9,7 @@ use crate::hsm::profile::{self, Initialization};
 use crate::hsm::token;
 use crate::telemetry::{self, Format};
 use crate::tls::ClientAuth;
+use crate::wire::ciphertext_format::{Formats, SampleConstants, SampleMetadata};
 
 #[test]
 fn what_is_left_out_has_its_default() {
@@ -39,6 +40,26 @@ fn what_is_left_out_has_its_default() {
     assert!(keystore.enabled);
     assert_eq!(keystore.keys.len(), 2);
     assert_eq!(keystore.credentials.access_key_ids().count(), 1);
+    assert_eq!(keystore.formats, Formats::Own);
+}
+
+#[test]
+fn ciphertexts_of_the_sample_proxy_are_read_and_written_where_asked() {
+    let dir = Dir::new();
+    let formats = |lines: &str| {
+        let lines = format!("accept_ciphertexts_of = \"aws-sample\"\n{lines}");
+        dir.load(&and("[keystores.demo]", &lines), &[]).unwrap().keystores.remove(0).formats
+    };
+    let constants = |now: &[u8], before: &[&[u8]]| {
+        let constant = |bytes: &[u8]| SampleMetadata::new(bytes).unwrap();
+        SampleConstants { now: constant(now), before: before.iter().map(|b| constant(b)).collect() }
+    };
+    assert_eq!(formats(""), Formats::ReadAwsSample(constants(b"", &[])));
+    assert_eq!(formats("aws_sample_metadata = []"), Formats::ReadAwsSample(constants(b"", &[])));
+    let read = formats("aws_sample_metadata = \"djAuMC4x\"\nencrypt_as = \"xksd\"");
+    assert_eq!(read, Formats::ReadAwsSample(constants(b"v0.0.1", &[])));
+    let write = formats("aws_sample_metadata = [\"djE=\", \"\"]\nencrypt_as = \"aws-sample\"");
+    assert_eq!(write, Formats::WriteAwsSample(constants(b"v1", &[b""])));
 }
 
 /// Components have defaults of their own, for tests; nobody should have to know which are used.

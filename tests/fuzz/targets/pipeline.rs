@@ -23,6 +23,7 @@ use xksd::server::pipeline::{Head, Pipeline, Snapshot};
 use xksd::server::rescue::Failure;
 use xksd::sigv4::sign::Outgoing;
 use xksd::sigv4::{Credentials, SecretAccessKey, Verifier, sign};
+use xksd::wire::ciphertext_format::Formats;
 use xksd::wire::limits::Limits;
 
 const HOST_NAME: &str = "xks.example.com";
@@ -59,6 +60,7 @@ impl Site {
             keys: vec!["*".parse().unwrap()],
             token: "memory".parse().unwrap(),
             verify_writes: VerifyWrites::default(),
+            formats: Formats::Own,
         });
         let snapshot = Snapshot {
             keystores: Keystores::new(vec![keystore]).unwrap(),

@@ -244,8 +244,11 @@ pub fn encrypt_body(plaintext: &[u8], aad: Option<&[u8]>) -> Value {
 pub fn decrypt_body(sealed: &Value, aad: Option<&[u8]>) -> Value {
     let mut body = bare_body("Decrypt");
     body["encryptionAlgorithm"] = "AES_GCM".into();
-    let members = ["ciphertext", "initializationVector", "authenticationTag", "ciphertextMetadata"];
+    let members = ["ciphertext", "initializationVector", "authenticationTag"];
     let sealed: &Map<_, _> = sealed.as_object().expect("Encrypt answers with an object");
+    if let Some(metadata) = sealed.get("ciphertextMetadata") {
+        body["ciphertextMetadata"] = metadata.clone();
+    }
     for member in members {
         body[member] = sealed.get(member).unwrap_or_else(|| panic!("no {member}")).clone();
     }

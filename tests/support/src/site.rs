@@ -52,6 +52,8 @@ pub struct Tenant {
     pub credentials: Vec<Credential>,
     /// Whether it serves.
     pub enabled: bool,
+    /// More lines of its section.
+    pub lines: Vec<&'static str>,
 }
 
 impl Tenant {
@@ -63,7 +65,7 @@ impl Tenant {
         letter: char,
     ) -> Self {
         let credentials = vec![Credential::of(letter)];
-        Self { name, prefix, keys: keys.to_vec(), credentials, enabled: true }
+        Self { name, prefix, keys: keys.to_vec(), credentials, enabled: true, lines: vec![] }
     }
 }
 
@@ -306,11 +308,14 @@ impl Site {
     }
 
     fn tenant(&self, tenant: &Tenant, tokens: &[&str]) -> String {
-        let Tenant { name, prefix, keys, credentials, enabled } = tenant;
+        let Tenant { name, prefix, keys, credentials, enabled, lines } = tenant;
         let mut toml = format!(
             "\n[keystores.{name}]\nprefix = \"{prefix}\"\nregions = [\"{REGION}\"]\n\
              tokens = {tokens:?}\nkeys = {keys:?}\nenabled = {enabled}\n"
         );
+        for line in lines {
+            writeln!(toml, "{line}").expect("strings grow");
+        }
         for Credential { id, secret } in credentials {
             let file = format!("{id}.secret");
             self.write_secret(&file, secret);
