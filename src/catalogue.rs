@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use crate::hsm::backend::{ObjectHandle, Session};
 use crate::hsm::fault::{Fault, FaultKind};
+use crate::hsm::freeze::Freezes;
 use crate::hsm::key::{Key, KeyAttributes, KeyFault, Version};
 use crate::names::ExternalKeyId;
 
@@ -21,6 +22,7 @@ type Keys = HashMap<ExternalKeyId, Result<Arc<Key>, KeyFault>>;
 pub struct Catalogue {
     /// One and the same from reading to reading, for as long as nothing has changed.
     keys: Arc<Keys>,
+    freezes: Freezes,
     started: Instant,
     unread: usize,
 }
@@ -45,7 +47,14 @@ impl Catalogue {
 
     /// Whether an earlier reading of the same token found just the same.
     pub fn has_not_changed_since(&self, earlier: &Self) -> bool {
-        Arc::ptr_eq(&self.keys, &earlier.keys) && self.unread == earlier.unread
+        Arc::ptr_eq(&self.keys, &earlier.keys)
+            && self.freezes == earlier.freezes
+            && self.unread == earlier.unread
+    }
+
+    /// Which key stores are frozen by markers in the token.
+    pub fn freezes(&self) -> &Freezes {
+        &self.freezes
     }
 
     /// How many external keys there are.
@@ -111,6 +120,7 @@ impl Reader {
             self.known.clear();
         }
         let mut unread = Vec::new();
+        let mut freezes = Freezes::default();
         let mut seen = HashMap::with_capacity(self.known.len());
         let mut versions: HashMap<ExternalKeyId, Vec<Version>> = HashMap::new();
         for object in session.objects()? {
@@ -132,9 +142,11 @@ impl Reader {
                 Err(fault) => return Err(fault),
             };
             // A label that is no external key id can't be asked for.
-            let label = std::str::from_utf8(&attributes.changeable.label);
-            if let Some(id) = label.ok().and_then(|label| label.parse().ok()) {
+            let label = std::str::from_utf8(&attributes.changeable.label).unwrap_or_default();
+            if let Ok(id) = label.parse() {
                 versions.entry(id).or_default().push(Version::new(object, &attributes));
+            } else {
+                freezes.note(label);
             }
             seen.insert(object, attributes);
         }
@@ -149,7 +161,8 @@ impl Reader {
         if keys != *self.last {
             self.last = Arc::new(keys);
         }
-        Ok(Catalogue { keys: self.last.clone(), started, unread: unread.len() })
+        let (keys, unread) = (self.last.clone(), unread.len());
+        Ok(Catalogue { keys, freezes, started, unread })
     }
 
     /// Label and id are read each time: they can be changed, and a token may give the number of a

@@ -10,6 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::hsm::freeze::Freezes;
 use crate::hsm::key::{Holder, Holders, Key, Version};
 use crate::hsm::state::VersionStatus;
 use crate::names::{
@@ -29,6 +30,8 @@ pub struct Settings {
     pub prefix: PathPrefix,
     /// Whether it serves at all (P-30).
     pub enabled: bool,
+    /// Whether its keys may be described but not used, as with a marker in the HSM.
+    pub frozen: bool,
     /// KMS Regions that may sign for it.
     pub regions: Vec<Region>,
     /// Whose signatures are accepted.
@@ -115,6 +118,9 @@ pub enum Refused {
     /// The key store is disabled (P-30).
     #[error("the key store is disabled")]
     KeystoreDisabled,
+    /// The key store is frozen: by its configuration, or by a marker in the HSM.
+    #[error("the key store is frozen")]
+    Frozen,
     /// No rule of the key store allows this external key id.
     #[error("no key rule of the key store allows this external key id")]
     KeyNotAllowed,
@@ -165,6 +171,11 @@ impl Keystore {
         self.settings.enabled
     }
 
+    /// Whether its configuration says that its keys may be described but not used.
+    pub fn is_frozen(&self) -> bool {
+        self.settings.frozen
+    }
+
     /// Whose signatures are accepted.
     pub fn credentials(&self) -> &Credentials {
         &self.settings.credentials
@@ -203,8 +214,7 @@ impl Keystore {
     ) -> Result<Permit<'a>, Refused> {
         self.open(caller)?;
         if self.settings.keys.iter().any(|rule| rule.allows(id)) {
-            let Settings { verify_writes, formats, .. } = &self.settings;
-            Ok(Permit { id, verify_writes: *verify_writes, formats })
+            Ok(Permit { id, keystore: &self.settings })
         } else {
             Err(Refused::KeyNotAllowed)
         }
@@ -216,16 +226,15 @@ impl Keystore {
 /// It cannot be made elsewhere:
 /// ```compile_fail,E0451
 /// let id = "any".parse().unwrap();
-/// let verify_writes = xksd::keystore::VerifyWrites::Always;
-/// let formats = &xksd::wire::ciphertext_format::Formats::Own;
-/// let permit = xksd::keystore::Permit { id: &id, verify_writes, formats };
+/// fn permit(keystore: &xksd::keystore::Settings) {
+///     let permit = xksd::keystore::Permit { id: &"any".parse().unwrap(), keystore };
+/// }
 /// ```
 #[derive(Debug)]
 #[must_use]
 pub struct Permit<'a> {
     id: &'a ExternalKeyId,
-    verify_writes: VerifyWrites,
-    formats: &'a Formats,
+    keystore: &'a Settings,
 }
 
 /// Whether a decryption follows the encryption.
@@ -254,10 +263,16 @@ impl Permit<'_> {
         self.id
     }
 
+    /// Whether the key may only be described: its key store is frozen, by its configuration or by one
+    /// of these markers.
+    pub fn is_frozen(&self, freezes: &Freezes) -> bool {
+        self.keystore.frozen || freezes.hold(&self.keystore.name)
+    }
+
     /// The format of a ciphertext with these metadata, among those that the key store reads. Absent
     /// metadata are an empty slice.
     pub fn format_of(&self, ciphertext_metadata: &[u8]) -> Option<CiphertextFormat> {
-        self.formats.of(ciphertext_metadata)
+        self.keystore.formats.of(ciphertext_metadata)
     }
 
     /// The newest version of the key, to encrypt with, and how: in the format that the key store
@@ -275,7 +290,7 @@ impl Permit<'_> {
             return Err(Refused::NoEncrypt);
         }
         use IntegrityValue::{NotAsked, Sha256};
-        let check = match (integrity, self.verify_writes) {
+        let check = match (integrity, self.keystore.verify_writes) {
             // P-46: before any call to the HSM.
             (Sha256, _) if !version.usage.decrypt => return Err(Refused::NoDecryptForCdiv),
             (NotAsked, VerifyWrites::WhenAsked) => WriteCheck::Skip,
@@ -284,7 +299,7 @@ impl Permit<'_> {
         };
         let Version { version: number, object_id, .. } = *version;
         let made_by = CiphertextMetadata { version: number, object_id };
-        let format = self.formats.to_write(made_by).ok_or(Refused::Versioned)?;
+        let format = self.keystore.formats.to_write(made_by).ok_or(Refused::Versioned)?;
         Ok((AuthorizedKey::new(version), Writing { format, check }))
     }
 
@@ -442,6 +457,7 @@ mod tests {
             regions: vec!["us-east-1".parse().unwrap()],
             credentials: Credentials::new([(access_key_id.parse().unwrap(), secret)]).unwrap(),
             keys: vec![],
+            frozen: false,
             tokens: vec!["t".parse().unwrap()],
             verify_writes: VerifyWrites::default(),
             formats: Formats::Own,

@@ -124,10 +124,11 @@ pub async fn describe(
     call: &mut Call<'_>,
     permit: &Permit<'_>,
 ) -> Result<MetadataResponse, OperationError> {
-    let found = call.key(permit, call.arrived, |_key| Enough::Yes).await?;
-    let newest = found.key.newest();
+    let Found { key, is_frozen, .. } = call.key(permit, call.arrived, |_key| Enough::Yes).await?;
+    let newest = key.newest();
     call.trace.version = Some(newest.version);
-    let key_status = if found.key.is_enabled() { KeyStatus::Enabled } else { KeyStatus::Disabled };
+    let is_enabled = key.is_enabled() && !is_frozen;
+    let key_status = if is_enabled { KeyStatus::Enabled } else { KeyStatus::Disabled };
     let key_usage = usages(newest.usage).collect();
     Ok(MetadataResponse { key_spec: spec(&newest.kind), key_usage, key_status })
 }
@@ -145,7 +146,7 @@ pub async fn encrypt(
     loop {
         let ready = |key: &Key<Holders>| group.readiness(key.newest());
         let found = call.key(permit, way.known_since(), ready).await?;
-        let (key, writing) = permit.to_encrypt(&found.key, integrity)?;
+        let (key, writing) = permit.to_encrypt(found.usable()?, integrity)?;
         let attempt = way.next(&key)?;
         let aad = aad.as_deref();
         match encrypt_once(call, &attempt, &key, &plaintext, aad, (integrity, writing)).await {
@@ -257,7 +258,7 @@ pub async fn decrypt(
                 .map_or(Enough::No, |version| group.readiness(version))
         };
         let found = call.key(permit, way.known_since(), ready).await?;
-        let key = match permit.to_decrypt(&found.key, made_by) {
+        let key = match permit.to_decrypt(found.usable()?, made_by) {
             // One of those that could not be read may hold it.
             Err(Refused::UnknownVersion) if !found.is_complete => {
                 return Err(TokenError::Down.into());
@@ -316,8 +317,17 @@ fn health_of(token: &Token, lacking: usize) -> HealthStatus {
 #[derive(Debug)]
 struct Found {
     key: Arc<Key<Holders>>,
+    /// It may be described and nothing else.
+    is_frozen: bool,
     /// Every token was read since the request arrived.
     is_complete: bool,
+}
+
+impl Found {
+    /// The key, if it may be used.
+    fn usable(&self) -> Result<&Key<Holders>, Refused> {
+        if self.is_frozen { Err(Refused::Frozen) } else { Ok(&self.key) }
+    }
 }
 
 impl Call<'_> {
@@ -350,8 +360,9 @@ impl Call<'_> {
             _ => group.catalogue_since(known_since, self.deadline, judge).await?,
         };
         let is_complete = group.is_complete_since(&catalogue, self.arrived);
+        let is_frozen = permit.is_frozen(catalogue.freezes());
         match catalogue.find(permit.id()) {
-            Some(key) => Ok(Found { key: key?, is_complete }),
+            Some(key) => Ok(Found { key: key?, is_frozen, is_complete }),
             None if catalogue.unread() > 0 => Err(OperationError::Undescribed),
             None if !is_complete => Err(TokenError::Down.into()),
             None => Err(OperationError::KeyNotFound),

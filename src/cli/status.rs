@@ -140,10 +140,18 @@ fn table(status: &Value) -> String {
     for keystore in status["keystores"].as_array().into_iter().flatten() {
         let tokens: Vec<String> =
             keystore["tokens"].as_array().into_iter().flatten().map(text).collect();
-        let state = match (keystore["enabled"] == true, keystore["served"] == true) {
-            (false, _) => "disabled",
-            (true, true) => "served",
-            (true, false) => "NOT SERVED",
+        let is = |value: &Value| *value == true;
+        let frozen = &keystore["frozen"];
+        let state = if !is(&keystore["enabled"]) {
+            "disabled"
+        } else if is(&frozen["by_marker"]) {
+            "FROZEN by a marker in the HSM"
+        } else if is(&frozen["by_configuration"]) {
+            "FROZEN by its configuration"
+        } else if is(&keystore["served"]) {
+            "served"
+        } else {
+            "NOT SERVED"
         };
         out += &format!(
             "\nkey store {} (prefix \"{}\"): {state}, tokens {}",

@@ -54,6 +54,7 @@ fn keystore(
     let tokens = token_names(name_text, section, tokens, seen);
     let keys = section.required_list("keys", parsed::<KeyRule>);
     let enabled = section.or("enabled", "true", Shape::Flag, flag);
+    let frozen = section.or("frozen", "false", Shape::Flag, flag);
     let verify_writes = section.or("verify_writes", "when_asked", Shape::Text, verify_writes);
     let formats = formats(section);
     let credentials = credentials(name_text, section, seen);
@@ -61,6 +62,7 @@ fn keystore(
         name: name?,
         prefix: prefix?,
         enabled: enabled?,
+        frozen: frozen?,
         regions: regions?,
         credentials: credentials?,
         keys: keys?,

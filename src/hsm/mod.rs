@@ -1,5 +1,5 @@
 //! The HSM: what xksd needs of one ([`backend`]), how it fails ([`fault`]), what vendors do
-//! differently ([`profile`]), and how its keys are described ([`key`], [`state`]).
+//! differently ([`profile`]), and how its keys are described ([`key`], [`state`], [`freeze`]).
 //!
 //! Only [`pkcs11`] knows PKCS#11; [`process`] has it run in a process of its own. Above them,
 //! [`worker`] owns sessions on threads of their own, [`lanes`] say whose job is next, [`steward`]
@@ -12,6 +12,7 @@ mod canary;
 pub mod codes;
 pub mod fault;
 pub mod fleet;
+pub mod freeze;
 pub mod iv;
 pub mod key;
 pub mod lanes;

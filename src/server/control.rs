@@ -151,6 +151,10 @@ impl Control {
                 "name": keystore.name().as_str(),
                 "prefix": keystore.prefix().as_str(),
                 "enabled": keystore.is_enabled(),
+                "frozen": {
+                    "by_configuration": keystore.is_frozen(),
+                    "by_marker": self.is_frozen(keystore),
+                },
                 "served": self.snapshot.groups[keystore.name()].serves(),
                 "tokens": tokens,
             })
@@ -169,6 +173,11 @@ impl Control {
             "keystores": keystores.iter().map(in_json).collect::<Vec<_>>(),
             "tokens": tokens,
         })
+    }
+
+    fn is_frozen(&self, keystore: &Keystore) -> bool {
+        let catalogue = self.snapshot.groups[keystore.name()].catalogue();
+        catalogue.freezes().hold(keystore.name())
     }
 
     /// Has the keys of all tokens read at once: what an administrator has changed in the HSM counts

@@ -154,6 +154,11 @@ fn refusal(refused: Refused) -> Translation {
             InvalidState,
             "this key store is disabled in the configuration of the external key store proxy",
         ),
+        Refused::Frozen => (
+            InvalidState,
+            "this key store is frozen: by the configuration of the external key store proxy, or by a \
+             marker in the HSM",
+        ),
         // Like a key that does not exist: another tenant's keys are none of this one's business.
         Refused::KeyNotAllowed => (KeyNotFound, KEY_NOT_FOUND),
         Refused::KeyDisabled => (
@@ -309,6 +314,7 @@ mod tests {
         };
         let refusals = [
             Refused::KeystoreDisabled,
+            Refused::Frozen,
             Refused::KeyNotAllowed,
             Refused::KeyDisabled,
             Refused::VersionDisabled,

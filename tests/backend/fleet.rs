@@ -127,6 +127,42 @@ async fn every_fault_of_one_is_made_good_by_the_other() {
     }
 }
 
+#[tokio::test]
+async fn a_marker_on_one_token_freezes_the_key_store() {
+    let (hsms, proxy) = twins().await;
+    let sealed = proxy.seal().await.expect("it is not frozen");
+    let body = json!({"requestMetadata": {
+        "kmsRequestId": "1", "kmsOperation": "DescribeKey", "awsPrincipalArn": "arn:aws:iam::1:root"
+    }});
+    let status = async || {
+        let described = proxy.ask("keys/key/metadata", &body).await.expect("it is described");
+        described["keyStatus"].as_str().expect("it is text").to_owned()
+    };
+    // Somebody else's is of no account.
+    hsms[0].add(MemoryKey::aes_256("xksd:freeze:others"));
+    for name in ["memory", "*"] {
+        assert_eq!(status().await, "ENABLED");
+        let marker = hsms[1].add(MemoryKey::aes_256(format!("xksd:freeze:{name}")));
+        proxy.tokens[1].ask_for_reading();
+        while status().await != "DISABLED" {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let before = encryptions(&hsms);
+        assert_eq!(proxy.seal().await, Err(400));
+        assert_eq!(proxy.open(&sealed).await, Err("InvalidStateException".into()));
+        assert_eq!(encryptions(&hsms), before);
+        // Nor does it help to have the token with the marker out of the way.
+        unplug(&hsms[1]);
+        proxy.tokens[1].ask_for_reading();
+        proxy.wait_for(1, is_down).await;
+        assert_eq!(proxy.seal().await, Err(400));
+        hsms[1].destroy(marker);
+        plug_in(&hsms[1]);
+        settled(&proxy).await;
+    }
+    assert_eq!(proxy.open(&sealed).await, Ok(()));
+}
+
 /// Waits until both serve again.
 async fn settled(proxy: &Proxy) {
     for token in 0..2 {

@@ -88,6 +88,7 @@ impl Proxy {
             name: "memory".parse().expect("it is a key store's name"),
             prefix: "memory".parse().expect("it is a prefix"),
             enabled: true,
+            frozen: false,
             regions: vec![REGION.parse().expect("it is a Region")],
             credentials: Credentials::new(credentials).expect("there is one"),
             keys: vec!["*".parse().expect("it is a rule")],

@@ -7,12 +7,12 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use serde_json::Value;
-use support::caller::Caller;
+use support::caller::{Caller, assert_refused};
 use support::daemon::Daemon;
-use support::request::encrypt_body;
+use support::request::{decrypt_body, encrypt_body};
 use support::site::{Configuration, Site, text};
 
-use crate::world::{XKSD, demo, small_site};
+use crate::world::{INVALID_STATE, XKSD, demo, small_site};
 
 /// A site whose daemon has a control socket, and where.
 fn site() -> (Arc<Site>, PathBuf) {
@@ -78,6 +78,23 @@ fn a_refresh_has_the_keys_read() {
     assert_eq!(site.run(&["status", "--refresh"]), "softhsm: read\n");
     assert_eq!(keys(&daemon), before + 1);
     assert_eq!(site.run(&["status", "--refresh", "--json"]), "{\"read\":{\"softhsm\":true}}\n");
+}
+
+/// As in docs/operations.md: a marker by another program, a refresh, and nobody uses a key any more.
+#[test]
+fn a_marker_stops_the_use_of_keys_at_once() {
+    let (site, _socket) = site();
+    let daemon = Daemon::start(site.clone());
+    let kms = Caller::new(&daemon, &demo());
+    let body = encrypt_body(b"x", None);
+    let sealed = kms.accepted("keys/demo-key/encrypt", &body);
+    site.import_aes("xksd:freeze:demo", b"xs", &[1; 32]);
+    assert_eq!(site.run(&["status", "--refresh"]), "softhsm: read\n");
+    assert_refused(&kms.call("keys/demo-key/encrypt", &body), 400, INVALID_STATE);
+    let opened = kms.call("keys/demo-key/decrypt", &decrypt_body(&sealed, None));
+    assert_refused(&opened, 400, INVALID_STATE);
+    let shown = site.run(&["status"]);
+    assert!(shown.contains(": FROZEN by a marker in the HSM, tokens softhsm"), "{shown}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use crate::catalogue::Catalogue;
 use crate::hsm::backend::ObjectHandle;
+use crate::hsm::freeze::Freezes;
 use crate::hsm::key::{Holder, Holders, Key, KeyFault, Standing, Version};
 use crate::hsm::state::VersionStatus;
 use crate::names::{ExternalKeyId, KeyVersion, ObjectId};
@@ -48,6 +49,7 @@ pub struct GroupCatalogue {
     /// By token: when the reading began that is in here; `None` where there was none yet.
     started: Arc<[Option<Instant>]>,
     unread: usize,
+    freezes: Arc<Freezes>,
     /// By token.
     lacks: Arc<[Vec<Lack>]>,
 }
@@ -66,6 +68,11 @@ impl GroupCatalogue {
     /// How many objects the tokens refused to describe.
     pub fn unread(&self) -> usize {
         self.unread
+    }
+
+    /// Which key stores are frozen by a marker in any token, also one that has gone since.
+    pub fn freezes(&self) -> &Freezes {
+        &self.freezes
     }
 
     /// How many versions this token lacks that another token has, or has as another key.
@@ -153,8 +160,11 @@ pub(super) fn merge(
             Ok(_) => {}
         }
     }
+    let mut freezes = Freezes::default();
+    readings.iter().flatten().for_each(|catalogue| freezes.join(catalogue.freezes()));
     GroupCatalogue {
         keys: Arc::new(keys),
+        freezes: Arc::new(freezes),
         started: started(readings),
         unread: readings.iter().flatten().map(|catalogue| catalogue.unread()).sum(),
         lacks: lacks.into(),
