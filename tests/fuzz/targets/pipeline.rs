@@ -56,6 +56,7 @@ impl Site {
             name: "fuzz".parse().unwrap(),
             prefix: "fuzz".parse().unwrap(),
             enabled: true,
+            frozen: false,
             regions: vec![region.clone()],
             credentials: Credentials::new([(access_key_id.clone(), secret())]).unwrap(),
             keys: vec!["*".parse().unwrap()],
