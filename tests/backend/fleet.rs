@@ -141,7 +141,9 @@ async fn a_marker_on_one_token_freezes_the_key_store() {
     // Somebody else's is of no account.
     hsms[0].add(MemoryKey::aes_256("xksd:freeze:others"));
     for name in ["memory", "*"] {
-        assert_eq!(status().await, "ENABLED");
+        while status().await != "ENABLED" {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
         let marker = hsms[1].add(MemoryKey::aes_256(format!("xksd:freeze:{name}")));
         proxy.tokens[1].ask_for_reading();
         while status().await != "DISABLED" {
@@ -159,6 +161,9 @@ async fn a_marker_on_one_token_freezes_the_key_store() {
         hsms[1].destroy(marker);
         plug_in(&hsms[1]);
         settled(&proxy).await;
+    }
+    while status().await != "ENABLED" {
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
     assert_eq!(proxy.open(&sealed).await, Ok(()));
 }
