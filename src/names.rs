@@ -215,6 +215,12 @@ impl ObjectId {
         Self(bytes)
     }
 
+    /// Reads what [`fmt::Display`] writes: 16 hexadecimal digits in lower case.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let id = Self(u64::from_str_radix(text, 16).ok()?.to_be_bytes());
+        (id.to_string() == text).then_some(id)
+    }
+
     /// The eight bytes.
     pub const fn bytes(self) -> [u8; 8] {
         self.0

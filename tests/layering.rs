@@ -19,7 +19,7 @@ const LAYERS: [&[&str]; 6] = [
         "hsm::codes",
         "hsm::profile",
     ],
-    &["operations", "client", "hsm", "catalogue", "tls", "metrics"],
+    &["operations", "lifecycle", "client", "hsm", "catalogue", "tls", "metrics"],
     &["server"],
     &["main", "daemon", "cli", "config", "doctor", "telemetry"],
 ];

@@ -9,6 +9,8 @@ use crate::config::ConfigErrors;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
+    /// What was examined is not as it should be.
+    Difference = 1,
     /// The command line is wrong.
     Usage = 64,
     /// The HSM can't be reached.
@@ -17,7 +19,7 @@ pub enum Exit {
     Software = 70,
     /// The operating system refused.
     OsError = 71,
-    /// What should be made can't be: it is there already.
+    /// What should be made or changed can't be: it is there already, or in no state for it.
     CannotCreate = 73,
     /// Output can't be written.
     Io = 74,
@@ -39,6 +41,13 @@ impl Failure {
     /// One error.
     pub fn new(exit: Exit, error: impl ToString) -> Self {
         Self { exit, errors: vec![(error.to_string(), Vec::new())], warnings: Vec::new() }
+    }
+
+    /// Adds another error; the code to end with stays.
+    #[must_use]
+    pub fn and(mut self, error: impl ToString) -> Self {
+        self.errors.push((error.to_string(), Vec::new()));
+        self
     }
 
     /// Says as well what to do about the last error.

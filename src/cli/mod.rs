@@ -29,8 +29,8 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, or bench bad answers, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
-    error, 71 refused by the operating system, 73 cannot be created, 74 output cannot be written, \
+const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, bench bad answers, or keys verify a difference, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
+    error, 71 refused by the operating system, 73 cannot be created or changed, 74 output cannot be written, \
     77 PIN refused, 78 configuration.";
 
 #[derive(Debug, Subcommand)]
@@ -40,7 +40,7 @@ enum Command {
     /// Check a configuration, or print one to start from
     #[command(subcommand)]
     Config(config::Config),
-    /// Make and list the keys of an HSM token
+    /// Make, list, rotate, disable and destroy the keys of HSM tokens
     #[command(subcommand)]
     Keys(keys::Keys),
     /// Look for what will go wrong before KMS does: configuration, certificate, HSM, keys

@@ -7,6 +7,8 @@ use std::fmt;
 
 use super::fault::Fault;
 use super::key::KeyAttributes;
+use super::state::KeyState;
+use crate::names::ExternalKeyId;
 use crate::secret::Plaintext;
 use crate::wire::gcm::Iv;
 
@@ -110,6 +112,66 @@ pub trait Session {
 
     /// Makes an AES-256 key that lives no longer than this session, for probes (P-61).
     fn make_probe_key(&mut self) -> Result<ObjectHandle, Fault>;
+}
+
+/// A session that may also change the token. No daemon ever has one.
+pub trait Administration: Session {
+    /// Everything that bears this label, keys and other objects.
+    fn labelled(&mut self, label: &ExternalKeyId) -> Result<Vec<Labelled>, Fault>;
+
+    /// What the token says of how an object is kept.
+    fn read_protection(&mut self, object: ObjectHandle) -> Result<Protection, Fault>;
+
+    /// Has the token make an AES-256 key that never leaves it.
+    fn generate(
+        &mut self,
+        label: &ExternalKeyId,
+        state: &KeyState,
+        usage: NewKeyUsage,
+    ) -> Result<ObjectHandle, Fault>;
+
+    /// Gives an object this state, in one C_SetAttributeValue of its `CKA_ID`.
+    fn write_state(&mut self, object: ObjectHandle, state: &KeyState) -> Result<(), Fault>;
+
+    /// Destroys an object for good.
+    fn destroy(&mut self, object: ObjectHandle) -> Result<(), Fault>;
+}
+
+/// An object that bears a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Labelled {
+    /// The object.
+    pub handle: ObjectHandle,
+    /// Whether it is a secret or private key: what the catalogue looks at.
+    pub is_key: bool,
+}
+
+/// What a new key may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewKeyUsage {
+    /// `CKA_ENCRYPT`
+    pub encrypt: bool,
+    /// `CKA_DECRYPT`
+    pub decrypt: bool,
+}
+
+/// How the token keeps an object; `None` where it does not tell.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Protection {
+    /// `CKA_TOKEN`: it outlives the session.
+    pub token: Option<bool>,
+    /// `CKA_PRIVATE`: seen only after login.
+    pub private: Option<bool>,
+    /// `CKA_SENSITIVE`: its value is not shown.
+    pub sensitive: Option<bool>,
+    /// `CKA_ALWAYS_SENSITIVE`: never was.
+    pub always_sensitive: Option<bool>,
+    /// `CKA_EXTRACTABLE`: it can be wrapped.
+    pub extractable: Option<bool>,
+    /// `CKA_NEVER_EXTRACTABLE`: never could be.
+    pub never_extractable: Option<bool>,
+    /// `CKA_MODIFIABLE`: its state can be changed.
+    pub modifiable: Option<bool>,
 }
 
 /// The attributes that an administrator can change while the object lives.

@@ -45,6 +45,17 @@ impl VersionStatus {
             Self::Deleting => "deleting",
         }
     }
+
+    /// Which of two states of one epoch counts, on two tokens that were changed at the same time: the
+    /// one that allows less.
+    pub fn severity(self) -> u8 {
+        match self {
+            Self::Enabled => 0,
+            Self::Pending => 1,
+            Self::Disabled => 2,
+            Self::Deleting => 3,
+        }
+    }
 }
 
 impl FromStr for VersionStatus {
@@ -68,6 +79,17 @@ impl Date {
         let date = time::OffsetDateTime::from(time).date();
         let number = date.year().unsigned_abs() * 10_000 + u32::from(u8::from(date.month())) * 100;
         Self(number + u32::from(date.day()))
+    }
+
+    /// As people and programs read it: `2026-11-21`.
+    pub fn iso(self) -> String {
+        let (year, month, day) = (self.0 / 10_000, self.0 / 100 % 100, self.0 % 100);
+        format!("{year:04}-{month:02}-{day:02}")
+    }
+
+    /// The date so many days after this moment's.
+    pub fn days_after(time: std::time::SystemTime, days: u8) -> Self {
+        Self::of(time + std::time::Duration::from_secs(u64::from(days) * 24 * 3600))
     }
 }
 
@@ -112,17 +134,28 @@ pub struct KeyState {
 pub struct Foreign;
 
 impl KeyState {
-    /// The state of a new key's first version.
-    pub fn first(object_id: ObjectId, created: Date) -> Self {
+    /// The state that a version is made in: not used before it has been proved.
+    pub fn pending(object_id: ObjectId, version: KeyVersion, created: Date) -> Self {
         Self {
             object_id,
-            version: KeyVersion::FIRST,
-            status: VersionStatus::Enabled,
+            version,
+            status: VersionStatus::Pending,
             epoch: 1,
             created,
             deletion: None,
             replicable: false,
         }
+    }
+
+    /// The state after a change.
+    #[must_use]
+    pub fn changed(&self, status: VersionStatus, deletion: Option<Date>) -> Self {
+        Self { status, deletion, epoch: self.epoch.saturating_add(1), ..self.clone() }
+    }
+
+    /// Of the states that two tokens know of one version the one with the higher rank counts.
+    pub fn rank(&self) -> (u64, u8) {
+        (self.epoch, self.status.severity())
     }
 
     /// Reads a `CKA_ID`.
@@ -138,7 +171,7 @@ impl KeyState {
             return Err(Foreign);
         };
         let version: u32 = decimal(version)?;
-        let object_id = object_id_from_hex(object_id)?;
+        let object_id = ObjectId::from_hex(object_id).ok_or(Foreign)?;
         // Version 0 and object id zero mean "foreign" in ciphertext metadata.
         if tag != TAG || version == 0 || object_id == ObjectId::FOREIGN {
             return Err(Foreign);
@@ -175,12 +208,6 @@ impl fmt::Display for KeyState {
 fn decimal<T: FromStr + fmt::Display>(text: &str) -> Result<T, Foreign> {
     let number: T = text.parse().map_err(|_| Foreign)?;
     if number.to_string() == text { Ok(number) } else { Err(Foreign) }
-}
-
-fn object_id_from_hex(text: &str) -> Result<ObjectId, Foreign> {
-    let number = u64::from_str_radix(text, 16).map_err(|_| Foreign)?;
-    let id = ObjectId::new(number.to_be_bytes());
-    if id.to_string() == text { Ok(id) } else { Err(Foreign) }
 }
 
 #[cfg(test)]
@@ -224,7 +251,24 @@ mod tests {
     #[test]
     fn today_is_a_date() {
         let epoch = Date::of(std::time::SystemTime::UNIX_EPOCH);
-        assert_eq!(epoch.to_string(), "19700101");
+        assert_eq!((epoch.to_string().as_str(), epoch.iso().as_str()), ("19700101", "1970-01-01"));
+    }
+
+    #[test]
+    fn dates_are_counted_on() {
+        let new_year = std::time::UNIX_EPOCH + std::time::Duration::from_secs(360 * 24 * 3600);
+        assert_eq!(Date::days_after(new_year, 7).to_string(), "19710103");
+        assert!(Date::of(new_year) < Date::days_after(new_year, 7));
+    }
+
+    #[test]
+    fn a_change_outranks_what_was_and_the_careful_one_wins_a_tie() {
+        let state = KeyState::parse(EXAMPLE.as_bytes()).unwrap();
+        let disabled = state.changed(VersionStatus::Disabled, None);
+        let enabled = state.changed(VersionStatus::Enabled, None);
+        assert_eq!((disabled.epoch, disabled.object_id), (2, state.object_id));
+        assert!(disabled.rank() > state.rank());
+        assert!(disabled.rank() > enabled.rank());
     }
 
     fn states() -> impl Strategy<Value = KeyState> {

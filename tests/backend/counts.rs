@@ -7,25 +7,25 @@ use std::time::{Duration, Instant};
 use support::child::{TokenAtHand, Way, with_token};
 use support::gate::PATIENCE;
 use xksd::clock::Deadline;
-use xksd::hsm::backend::{ObjectHandle, Sealed};
+use xksd::hsm::backend::{NewKeyUsage, ObjectHandle, Sealed};
 use xksd::hsm::lanes::Lane;
-use xksd::hsm::pkcs11::TokenSelector;
-use xksd::hsm::pkcs11::admin::{Admin, AdminError, NewKeyUsage};
 use xksd::hsm::token::{Opening, Settings, Timed, Token, TokenError, TokenState};
+use xksd::lifecycle::{Error, Kind, Office, Refusal, bear};
 use xksd::metrics::Metrics;
-use xksd::secret::{Plaintext, Secret};
+use xksd::secret::Plaintext;
 
 use crate::contract::pkcs11_backend;
 
 const TEXT: &[u8] = b"a secret of somebody's";
 
 /// Makes a key as `xksd keys create` does.
-fn create(token: &TokenAtHand, id: &str) -> Result<String, AdminError> {
-    let selector = TokenSelector::Label(token.label.clone());
-    let admin = Admin::login(&token.module, &selector, &Secret::new(token.pin.to_owned()), None)?;
+fn create(token: &TokenAtHand, id: &str) -> Result<String, Error> {
+    let name = "test".parse().expect("it is a token name");
+    let mut office = Office::new([(name, pkcs11_backend(token).administer())]);
     let usage = NewKeyUsage { encrypt: true, decrypt: true };
     let id = id.parse().expect("it is an external key id");
-    admin.create(&id, usage).map(|state| state.to_string())
+    let birth = bear(&mut office, &id, Kind::Create(usage), Duration::ZERO)?;
+    Ok(birth.state.to_string())
 }
 
 /// A token that is up, with a key, one session, and nothing to do by itself.
@@ -157,7 +157,7 @@ fn a_search_is_always_ended() {
         create(at_hand, "other").expect("the token makes AES keys");
         // P-6: one label, one key.
         let again = create(at_hand, "other");
-        assert!(matches!(again, Err(AdminError::Exists(_))), "{again:?}");
+        assert!(matches!(again, Err(Error::Refused(Refusal::Exists))), "{again:?}");
         let fresh = token.catalogue_since(Instant::now(), Deadline::after(PATIENCE)).await;
         assert_eq!(fresh.expect("the token can be read").len(), 2);
         assert!(token.stop(PATIENCE));

@@ -9,7 +9,6 @@ use crate::catalogue::Catalogue;
 use crate::hsm::backend::ObjectHandle;
 use crate::hsm::freeze::Freezes;
 use crate::hsm::key::{Holder, Holders, Key, KeyFault, Standing, Version};
-use crate::hsm::state::VersionStatus;
 use crate::names::{ExternalKeyId, KeyVersion, ObjectId};
 
 /// The last reading of each token, in the group's order.
@@ -177,20 +176,11 @@ fn as_one(objects: &[(usize, &Version)], at: Holders) -> Version<Holders> {
     let (_, first) = objects[0];
     let newest = objects
         .iter()
-        .map(|(_, v)| (v.epoch, severity(v.status), v.status))
+        .map(|(_, v)| (v.epoch, v.status.severity(), v.status))
         .max_by_key(|(epoch, severity, _)| (*epoch, *severity));
     let (epoch, _, status) = newest.expect("somebody holds it");
     let Version { version, object_id, kind, usage, check_value, .. } = first.clone();
     Version { at, version, object_id, status, epoch, kind, usage, check_value }
-}
-
-fn severity(status: VersionStatus) -> u8 {
-    match status {
-        VersionStatus::Enabled => 0,
-        VersionStatus::Pending => 1,
-        VersionStatus::Disabled => 2,
-        VersionStatus::Deleting => 3,
-    }
 }
 
 fn started(readings: &Readings) -> Arc<[Option<Instant>]> {

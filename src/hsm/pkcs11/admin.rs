@@ -1,159 +1,162 @@
-//! Offline administration of a token's keys, with the crate `cryptoki`.
+//! What the `keys` commands change in a token: objects made, given a new state, destroyed.
 
-use std::ffi::CStr;
-use std::path::Path;
-use std::ptr::NonNull;
+use std::ptr;
 
-use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
-use cryptoki::error::{Error, RvError};
-use cryptoki::mechanism::Mechanism;
-use cryptoki::object::{Attribute, ObjectClass};
-use cryptoki::session::{Session, UserType};
-use cryptoki::types::AuthPin;
+use cryptoki_sys::{
+    CK_ATTRIBUTE, CK_MECHANISM, CK_OBJECT_HANDLE, CK_ULONG, CKA_ALWAYS_SENSITIVE, CKA_CLASS,
+    CKA_DECRYPT, CKA_DERIVE, CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_ID, CKA_LABEL, CKA_MODIFIABLE,
+    CKA_NEVER_EXTRACTABLE, CKA_PRIVATE, CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN, CKA_UNWRAP,
+    CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP, CKM_AES_KEY_GEN, CKO_PRIVATE_KEY, CKO_SECRET_KEY,
+};
 
-use super::TokenSelector;
-use crate::hsm::state::{Date, KeyState};
-use crate::names::{ExternalKeyId, ObjectId};
-use crate::secret::Secret;
+use super::Pkcs11Backend;
+use super::objects::{attribute, is_true, number};
+use super::session::Pkcs11Session;
+use crate::hsm::backend::{Administration, Labelled, NewKeyUsage, ObjectHandle, Protection};
+use crate::hsm::fault::Fault;
+use crate::hsm::profile::SessionKind;
+use crate::hsm::state::KeyState;
+use crate::names::ExternalKeyId;
 
-/// Why an administrative action failed.
-#[derive(Debug, thiserror::Error)]
-pub enum AdminError {
-    /// No slot holds the token.
-    #[error("no slot of the module holds the configured token")]
-    NoToken,
-    /// Two slots hold a token that fits: a key must not land in either.
-    #[error("two tokens of the module bear the configured label: name one by its serial")]
-    TwoTokens,
-    /// The label is taken: a second object would make the key ambiguous.
-    #[error("an object with the label `{0}` exists already")]
-    Exists(ExternalKeyId),
-    /// The PIN is wrong, expired or locked. It was tried once.
-    #[error("the PIN was refused ({0:?})")]
-    PinRefused(RvError),
-    /// The module or token refused.
-    #[error("{0}")]
-    Pkcs11(#[from] Error),
-}
-
-/// What a new key may be used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NewKeyUsage {
-    /// `CKA_ENCRYPT`
-    pub encrypt: bool,
-    /// `CKA_DECRYPT`
-    pub decrypt: bool,
-}
-
-/// A session with write access, logged in.
-pub struct Admin {
-    session: Session,
-}
-
-/// C_GenerateKey of SoftHSM fails for no reason in about 3% of calls under load.
-const GENERATE_ATTEMPTS: usize = 5;
-
-impl Admin {
-    /// Loads the module, finds the token and logs in. The PIN is tried once.
+impl Pkcs11Backend {
+    /// Connects with a session that may change the token. The PIN is tried once.
     ///
     /// # Errors
-    /// The module's or the token's; a wrong PIN is `CKR_PIN_INCORRECT`.
-    pub fn login(
-        module: &Path,
-        selector: &TokenSelector,
-        pin: &Secret<String>,
-        initialization: Option<&CStr>,
-    ) -> Result<Self, AdminError> {
-        let pkcs11 = Pkcs11::new(module)?;
-        let flags = CInitializeFlags::OS_LOCKING_OK;
-        let arguments = match initialization.map(|text| NonNull::from(text).cast()) {
-            None => CInitializeArgs::new(flags),
-            // SAFETY: a text with a NUL at its end, which lives through the call and is only read.
-            Some(text) => unsafe { CInitializeArgs::new_with_reserved(flags, text) },
+    /// As [`crate::hsm::backend::Backend::connect`]; a write-protected token refuses it.
+    pub fn administer(&self) -> Result<Box<dyn Administration>, Fault> {
+        Ok(Box::new(self.connect_as(Some(SessionKind::ReadWrite))?))
+    }
+}
+
+impl Administration for Pkcs11Session {
+    fn labelled(&mut self, label: &ExternalKeyId) -> Result<Vec<Labelled>, Fault> {
+        self.check_connection()?;
+        let mut text = label.as_str().as_bytes().to_vec();
+        let mut objects = Vec::new();
+        self.find(bytes(CKA_LABEL, &mut text), &mut objects)?;
+        let labelled = |handle| {
+            let [class] = self.read(handle, [CKA_CLASS])?;
+            let is_key = matches!(number(&class), Some(CKO_SECRET_KEY | CKO_PRIVATE_KEY));
+            Ok(Labelled { handle, is_key })
         };
-        match pkcs11.initialize(arguments) {
-            Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut only = None;
-        for slot in pkcs11.get_slots_with_initialized_token()? {
-            let info = pkcs11.get_token_info(slot)?;
-            let found = match selector {
-                TokenSelector::Label(label) => info.label() == label,
-                TokenSelector::Serial(serial) => info.serial_number() == serial,
-            };
-            if found && only.replace(slot).is_some() {
-                return Err(AdminError::TwoTokens);
-            }
-        }
-        let session = pkcs11.open_rw_session(only.ok_or(AdminError::NoToken)?)?;
-        let pin = AuthPin::new(pin.expose().clone().into());
-        match session.login(UserType::User, Some(&pin)) {
-            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(Self { session }),
-            Err(error) => Err(login_error(error)),
-        }
+        objects.into_iter().map(labelled).collect()
     }
 
-    /// Makes the first version of a key: AES-256, sensitive, never extractable, every usage set
-    /// explicitly, since modules differ in what they assume.
-    ///
-    /// # Errors
-    /// [`AdminError::Exists`] if any object bears the label; else the token's error.
-    pub fn create(&self, id: &ExternalKeyId, usage: NewKeyUsage) -> Result<KeyState, AdminError> {
-        let label = Attribute::Label(id.as_str().as_bytes().to_vec());
-        if !self.session.find_objects(std::slice::from_ref(&label))?.is_empty() {
-            return Err(AdminError::Exists(id.clone()));
-        }
-        let state = KeyState::first(self.object_id()?, Date::of(std::time::SystemTime::now()));
-        let template = [
-            Attribute::Class(ObjectClass::SECRET_KEY),
-            Attribute::Token(true),
-            Attribute::Private(true),
-            Attribute::Sensitive(true),
-            Attribute::Extractable(false),
-            Attribute::Modifiable(true),
-            Attribute::ValueLen(32.into()),
-            label,
-            Attribute::Id(state.to_string().into_bytes()),
-            Attribute::Encrypt(usage.encrypt),
-            Attribute::Decrypt(usage.decrypt),
-            Attribute::Sign(false),
-            Attribute::Verify(false),
-            Attribute::Wrap(false),
-            Attribute::Unwrap(false),
-            Attribute::Derive(false),
+    fn read_protection(&mut self, object: ObjectHandle) -> Result<Protection, Fault> {
+        self.check_generation(object)?;
+        let types = [
+            CKA_TOKEN,
+            CKA_PRIVATE,
+            CKA_SENSITIVE,
+            CKA_ALWAYS_SENSITIVE,
+            CKA_EXTRACTABLE,
+            CKA_NEVER_EXTRACTABLE,
+            CKA_MODIFIABLE,
         ];
-        let mut attempt = 1;
-        loop {
-            match self.session.generate_key(&Mechanism::AesKeyGen, &template) {
-                Ok(_) => return Ok(state),
-                Err(Error::Pkcs11(RvError::GeneralError, _)) if attempt < GENERATE_ATTEMPTS => {
-                    attempt += 1;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let values = self.read(object, types)?.map(|value| value.map(|v| is_true(&Some(v))));
+        let [
+            token,
+            private,
+            sensitive,
+            always_sensitive,
+            extractable,
+            never_extractable,
+            modifiable,
+        ] = values;
+        Ok(Protection {
+            token,
+            private,
+            sensitive,
+            always_sensitive,
+            extractable,
+            never_extractable,
+            modifiable,
+        })
     }
 
-    /// Eight random bytes of the token's; zero is taken by foreign keys.
-    fn object_id(&self) -> Result<ObjectId, AdminError> {
-        loop {
-            let mut bytes = [0; 8];
-            self.session.generate_random_slice(&mut bytes)?;
-            if bytes != [0; 8] {
-                return Ok(ObjectId::new(bytes));
-            }
+    fn generate(
+        &mut self,
+        label: &ExternalKeyId,
+        state: &KeyState,
+        usage: NewKeyUsage,
+    ) -> Result<ObjectHandle, Fault> {
+        self.check_connection()?;
+        let mut class = CKO_SECRET_KEY;
+        let mut length: CK_ULONG = 32;
+        let mut text = label.as_str().as_bytes().to_vec();
+        let mut id = state.to_string().into_bytes();
+        let (mut yes, mut no) = (cryptoki_sys::CK_TRUE, cryptoki_sys::CK_FALSE);
+        // Every usage is set: modules differ in what they assume.
+        let flags = [
+            (CKA_TOKEN, true),
+            (CKA_PRIVATE, true),
+            (CKA_SENSITIVE, true),
+            (CKA_EXTRACTABLE, false),
+            (CKA_MODIFIABLE, true),
+            (CKA_ENCRYPT, usage.encrypt),
+            (CKA_DECRYPT, usage.decrypt),
+            (CKA_SIGN, false),
+            (CKA_VERIFY, false),
+            (CKA_WRAP, false),
+            (CKA_UNWRAP, false),
+            (CKA_DERIVE, false),
+        ];
+        let mut template = vec![
+            attribute(CKA_CLASS, &mut class),
+            attribute(CKA_VALUE_LEN, &mut length),
+            bytes(CKA_LABEL, &mut text),
+            bytes(CKA_ID, &mut id),
+        ];
+        template
+            .extend(flags.map(|(kind, on)| attribute(kind, if on { &mut yes } else { &mut no })));
+        let mut mechanism = CK_MECHANISM {
+            mechanism: CKM_AES_KEY_GEN,
+            pParameter: ptr::null_mut(),
+            ulParameterLen: 0,
+        };
+        let mut key: CK_OBJECT_HANDLE = 0;
+        let handle = self.handle;
+        let count = template.len() as CK_ULONG;
+        self.call("C_GenerateKey", |list| {
+            // SAFETY: mechanism, template and what it points to live through the call; `key` is a
+            // valid place for the answer.
+            list.C_GenerateKey.map(|f| unsafe {
+                f(handle, &mut mechanism, template.as_mut_ptr(), count, &mut key)
+            })
+        })?;
+        // CK_INVALID_HANDLE
+        if key == 0 {
+            return Err(Fault::nonsense("C_GenerateKey", "the number of no object"));
         }
+        Ok(ObjectHandle { generation: self.generation, number: key })
+    }
+
+    fn write_state(&mut self, object: ObjectHandle, state: &KeyState) -> Result<(), Fault> {
+        self.check_generation(object)?;
+        let mut id = state.to_string().into_bytes();
+        let mut template = [bytes(CKA_ID, &mut id)];
+        let handle = self.handle;
+        self.call("C_SetAttributeValue", |list| {
+            // SAFETY: template and value live through the call.
+            list.C_SetAttributeValue
+                .map(|f| unsafe { f(handle, object.number as CK_ULONG, template.as_mut_ptr(), 1) })
+        })
+    }
+
+    fn destroy(&mut self, object: ObjectHandle) -> Result<(), Fault> {
+        self.check_generation(object)?;
+        let handle = self.handle;
+        self.call("C_DestroyObject", |list| {
+            // SAFETY: takes numbers only.
+            list.C_DestroyObject.map(|f| unsafe { f(handle, object.number as CK_ULONG) })
+        })
     }
 }
 
-fn login_error(error: Error) -> AdminError {
-    use RvError::{PinExpired, PinIncorrect, PinInvalid, PinLenRange, PinLocked};
-    match error {
-        Error::Pkcs11(
-            code @ (PinIncorrect | PinInvalid | PinLenRange | PinExpired | PinLocked),
-            _,
-        ) => AdminError::PinRefused(code),
-        error => error.into(),
+fn bytes(kind: CK_ULONG, value: &mut [u8]) -> CK_ATTRIBUTE {
+    CK_ATTRIBUTE {
+        type_: kind,
+        pValue: value.as_mut_ptr().cast(),
+        ulValueLen: value.len() as CK_ULONG,
     }
 }

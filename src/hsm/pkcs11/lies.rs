@@ -14,7 +14,7 @@ use super::session::{Link, Pkcs11Session, TokenSelector, find_token};
 use crate::hsm::backend::{ObjectHandle, Session, TAG_LEN};
 use crate::hsm::codes;
 use crate::hsm::fault::{Cause, Fault, FaultKind};
-use crate::hsm::profile::{self, Profile};
+use crate::hsm::profile::{self, Profile, SessionKind};
 use crate::metrics::{Metrics, TokenMetrics};
 
 const KEY: ObjectHandle = ObjectHandle { generation: 1, number: 7 };
@@ -147,7 +147,7 @@ fn session_of(profile: &'static Profile) -> Result<Pkcs11Session, Fault> {
     let current = Arc::new(AtomicU64::new(KEY.generation));
     let (library, metrics, token_ivs) = (library(), metrics(), Arc::default());
     let link = Link { library, metrics, profile, token_ivs, current };
-    Pkcs11Session::open(link, 0, KEY.generation)
+    Pkcs11Session::open(link, 0, KEY.generation, SessionKind::ReadWrite)
 }
 
 /// A lie is noticed, and costs the session: nobody knows in which state it is.

@@ -1,12 +1,11 @@
 //! The C boundary: PKCS#11 modules, and the only place that names `cryptoki` and `unsafe`.
 //!
 //! Catalogue and data path use one function list through single C calls into presized buffers
-//! (`library`, `session`, `data`, `objects`). [`admin`] serves the offline `keys` commands
-//! with the crate `cryptoki`.
+//! (`library`, `session`, `data`, `objects`). `admin` adds what the `keys` commands change.
 
 #![allow(unsafe_code, reason = "PKCS#11 is a C interface; each block says why it is sound")]
 
-pub mod admin;
+mod admin;
 mod data;
 pub mod inspect;
 mod library;
@@ -30,7 +29,7 @@ pub(super) use token_iv::distrusted;
 
 use super::backend::{Backend, Session, TokenIdentity};
 use super::fault::{Fault, FaultKind};
-use super::profile::{self, Profile, Recognised, Words};
+use super::profile::{self, Profile, Recognised, SessionKind, Words};
 use crate::metrics::TokenMetrics;
 use crate::secret::Secret;
 use session::{Link, Pkcs11Session};
@@ -91,6 +90,7 @@ impl Pkcs11Backend {
         slot: cryptoki_sys::CK_SLOT_ID,
         generation: u64,
         profile: &'static Profile,
+        kind: SessionKind,
     ) -> Result<Pkcs11Session, Fault> {
         let link = Link {
             library: self.library.clone(),
@@ -99,7 +99,7 @@ impl Pkcs11Backend {
             token_ivs: self.token_ivs.clone(),
             current: self.generation.clone(),
         };
-        Pkcs11Session::open(link, slot, generation)
+        Pkcs11Session::open(link, slot, generation, kind)
     }
 
     /// The profile that the operator named, or the one that the module's words tell.
@@ -128,8 +128,9 @@ impl Pkcs11Backend {
     }
 }
 
-impl Backend for Pkcs11Backend {
-    fn connect(&self) -> Result<Box<dyn Session>, Fault> {
+impl Pkcs11Backend {
+    /// Connects; the session is of the kind that the profile names, unless another is asked for.
+    fn connect_as(&self, kind: Option<SessionKind>) -> Result<Pkcs11Session, Fault> {
         // Before anything that gives old numbers a new meaning.
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         self.library.initialize(&self.metrics)?;
@@ -139,15 +140,22 @@ impl Backend for Pkcs11Backend {
         let profile = self.profile(&identity);
         tracing::debug!(%profile, "the token's profile");
         self.token_ivs.check()?;
-        let mut session = self.open(slot, generation, profile)?;
+        let kind = kind.unwrap_or(profile.session_kind);
+        let mut session = self.open(slot, generation, profile, kind)?;
         session.login(self.pin.expose())?;
         if profile.iv_source.is_token() {
             // In a session of its own, with which the probe key goes.
-            token_iv::admit(&mut self.open(slot, generation, profile)?)?;
+            token_iv::admit(&mut self.open(slot, generation, profile, kind)?)?;
         }
         let connected = Connected { slot, generation, profile, identity };
         *self.connected.lock().expect("nothing panics while holding this lock") = Some(connected);
-        Ok(Box::new(session))
+        Ok(session)
+    }
+}
+
+impl Backend for Pkcs11Backend {
+    fn connect(&self) -> Result<Box<dyn Session>, Fault> {
+        Ok(Box::new(self.connect_as(None)?))
     }
 
     fn open_session(&self) -> Result<Box<dyn Session>, Fault> {
@@ -155,7 +163,8 @@ impl Backend for Pkcs11Backend {
             let why = "the token has not been connected to yet";
             return Err(Fault::refused(FaultKind::TokenLost, "C_OpenSession", why));
         };
-        Ok(Box::new(self.open(connected.slot, connected.generation, connected.profile)?))
+        let Connected { slot, generation, profile, .. } = connected;
+        Ok(Box::new(self.open(slot, generation, profile, profile.session_kind)?))
     }
 
     fn identity(&self) -> TokenIdentity {

@@ -151,10 +151,19 @@ impl Pkcs11Session {
         mut class: CK_OBJECT_CLASS,
         objects: &mut Vec<ObjectHandle>,
     ) -> Result<(), Fault> {
-        let mut template = [attribute(CKA_CLASS, &mut class)];
+        self.find(attribute(CKA_CLASS, &mut class), objects)
+    }
+
+    /// The same for all objects that have this attribute.
+    pub(super) fn find(
+        &mut self,
+        wanted: CK_ATTRIBUTE,
+        objects: &mut Vec<ObjectHandle>,
+    ) -> Result<(), Fault> {
+        let mut template = [wanted];
         let handle = self.handle;
         self.call("C_FindObjectsInit", |list| {
-            // SAFETY: the template lives through the call.
+            // SAFETY: template and value live through the call.
             list.C_FindObjectsInit.map(|f| unsafe { f(handle, template.as_mut_ptr(), 1) })
         })?;
         let found = self.collect(objects);
@@ -191,7 +200,7 @@ impl Pkcs11Session {
     }
 
     /// Reads attributes in one call. Those that the object does not have are `None`.
-    fn read<const N: usize>(
+    pub(super) fn read<const N: usize>(
         &mut self,
         object: ObjectHandle,
         types: [CK_ATTRIBUTE_TYPE; N],
@@ -245,22 +254,22 @@ impl Pkcs11Session {
 /// The buffer for an attribute. NSS softokn takes none but the exact size for a number.
 fn room(kind: CK_ATTRIBUTE_TYPE) -> Vec<u8> {
     let length = match kind {
-        CKA_KEY_TYPE | CKA_VALUE_LEN => size_of::<CK_ULONG>(),
+        CKA_CLASS | CKA_KEY_TYPE | CKA_VALUE_LEN => size_of::<CK_ULONG>(),
         _ => VALUE_MAX,
     };
     vec![UNTOUCHED; length]
 }
 
-fn attribute<T>(kind: CK_ATTRIBUTE_TYPE, value: &mut T) -> CK_ATTRIBUTE {
+pub(super) fn attribute<T>(kind: CK_ATTRIBUTE_TYPE, value: &mut T) -> CK_ATTRIBUTE {
     let pointer = ptr::from_mut(value).cast();
     CK_ATTRIBUTE { type_: kind, pValue: pointer, ulValueLen: size_of::<T>() as CK_ULONG }
 }
 
-fn is_true(value: &Option<Vec<u8>>) -> bool {
+pub(super) fn is_true(value: &Option<Vec<u8>>) -> bool {
     matches!(value.as_deref(), Some([1]))
 }
 
-fn number(value: &Option<Vec<u8>>) -> Option<CK_ULONG> {
+pub(super) fn number(value: &Option<Vec<u8>>) -> Option<CK_ULONG> {
     let bytes = value.as_deref()?.try_into().ok()?;
     Some(CK_ULONG::from_ne_bytes(bytes))
 }

@@ -16,7 +16,7 @@ use super::token_iv::{TokenIvs, admit};
 use super::{Library, Pkcs11Backend, TokenSelector};
 use crate::hsm::backend::{Backend, ObjectHandle, Sealed, Session};
 use crate::hsm::fault::{Cause, Fault, FaultKind};
-use crate::hsm::profile::{self, IvSource, Profile};
+use crate::hsm::profile::{self, IvSource, Profile, SessionKind};
 use crate::metrics::{Metrics, TokenMetrics};
 use crate::secret::Secret;
 use crate::wire::gcm::Iv;
@@ -210,7 +210,7 @@ fn session(profile: &'static Profile) -> Pkcs11Session {
     let current = Arc::new(AtomicU64::new(KEY.generation));
     let (library, metrics, token_ivs) = (library(), metrics(), Arc::new(TokenIvs::default()));
     let link = Link { library, metrics, profile, token_ivs, current };
-    Pkcs11Session::open(link, 0, KEY.generation).expect("it has a number")
+    Pkcs11Session::open(link, 0, KEY.generation, SessionKind::ReadWrite).expect("it has a number")
 }
 
 fn encrypted(session: &mut Pkcs11Session) -> Result<Sealed, Fault> {

@@ -48,11 +48,16 @@ pub(super) struct Pkcs11Session {
 }
 
 impl Pkcs11Session {
-    /// Opens a session of the kind that the profile names.
-    pub(super) fn open(link: Link, slot: CK_SLOT_ID, generation: u64) -> Result<Self, Fault> {
+    /// Opens a session of this kind.
+    pub(super) fn open(
+        link: Link,
+        slot: CK_SLOT_ID,
+        generation: u64,
+        kind: SessionKind,
+    ) -> Result<Self, Fault> {
         let initialisation = link.library.initialisation();
         let mut handle: CK_SESSION_HANDLE = 0;
-        let kind = match link.profile.session_kind {
+        let kind = match kind {
             SessionKind::ReadWrite => CKF_RW_SESSION,
             SessionKind::ReadOnly => 0,
         };

@@ -1,0 +1,184 @@
+//! `xksd keys create` and `xksd keys rotate`
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use super::super::failure::{print, say};
+use super::scope::{Scope, Unnamed, conclude};
+use super::{Failure, words};
+use crate::hsm::backend::NewKeyUsage;
+use crate::hsm::key::{KeyKind, Usage};
+use crate::lifecycle::{Birth, Error, Kind, Office, Refusal, bear, wish};
+use crate::names::ExternalKeyId;
+
+/// How long the other tokens may take to show a new object.
+const REPLICATION_PATIENCE: &str = "30";
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Create {
+    /// External key id: 1 to 128 characters of A-Z a-z 0-9 - . _
+    id: ExternalKeyId,
+    #[command(flatten)]
+    scope: Scope,
+    /// What it is for: encrypt,decrypt or one of them or none
+    #[arg(long, default_value = "encrypt,decrypt")]
+    usage: KeyUsage,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the new key as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct Rotate {
+    /// External key id
+    id: ExternalKeyId,
+    #[command(flatten)]
+    scope: Scope,
+    /// How many seconds the other tokens of the key store may take to show the new object
+    #[arg(long, value_name = "SECONDS", default_value = REPLICATION_PATIENCE)]
+    wait: u16,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print the new version as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// `--usage`
+#[derive(Debug, Clone, Copy)]
+struct KeyUsage(NewKeyUsage);
+
+impl FromStr for KeyUsage {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let usage = match text {
+            "encrypt,decrypt" | "decrypt,encrypt" => NewKeyUsage { encrypt: true, decrypt: true },
+            "encrypt" => NewKeyUsage { encrypt: true, decrypt: false },
+            "decrypt" => NewKeyUsage { encrypt: false, decrypt: true },
+            "none" => NewKeyUsage { encrypt: false, decrypt: false },
+            _ => return Err("must be `encrypt,decrypt`, `encrypt`, `decrypt` or `none`"),
+        };
+        Ok(Self(usage))
+    }
+}
+
+impl Create {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let mut office = self.scope.open(Unnamed::One)?;
+        let kind = Kind::Create(self.usage.0);
+        if self.dry_run {
+            return would_bear(&mut office, &self.id, kind, self.json);
+        }
+        let birth = match bear(&mut office, &self.id, kind, Duration::ZERO) {
+            Ok(birth) => birth,
+            Err(error) => return refused(&office, &self.id, error),
+        };
+        let usage = usage(birth.usage);
+        if self.json {
+            return tell(&office, &self.id, &birth);
+        }
+        let (usage, name) = (words::usage_words(usage), office.name(0));
+        say(&format!("made the AES-256 key `{}` in token `{name}` (usage {usage})", self.id));
+        Ok(())
+    }
+}
+
+impl Rotate {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        let mut office = self.scope.open(Unnamed::Group)?;
+        if self.dry_run {
+            return would_bear(&mut office, &self.id, Kind::Rotate, self.json);
+        }
+        let patience = Duration::from_secs(self.wait.into());
+        let birth = match bear(&mut office, &self.id, Kind::Rotate, patience) {
+            Ok(birth) => birth,
+            Err(error) => return refused(&office, &self.id, error),
+        };
+        if self.json {
+            tell(&office, &self.id, &birth)?;
+        } else {
+            let how = if birth.was_begun { ", which another run had begun," } else { "" };
+            let (version, status) = (birth.state.version, birth.state.status.as_str());
+            say(&format!("version {version} of `{}`{how} is {status}", self.id));
+        }
+        conclude(&office, &self.id, Ok(()))
+    }
+}
+
+/// Says what would be made.
+fn would_bear(
+    office: &mut Office,
+    id: &ExternalKeyId,
+    kind: Kind,
+    as_json: bool,
+) -> Result<(), Failure> {
+    let wished = office.survey(id).and_then(|survey| {
+        let wished = wish(&survey, kind)?;
+        let is_begun = !survey.pending(wished.version).is_empty();
+        Ok((wished, is_begun))
+    });
+    let (wished, is_begun) = match wished {
+        Ok(wished) => wished,
+        Err(error) => return refused(office, id, error),
+    };
+    if as_json {
+        let key = json!({
+            "id": id.as_str(),
+            "token": office.name(0).as_str(),
+            "version": wished.version.number(),
+            "usage": words::usages(usage(wished.usage)),
+            "was_begun": is_begun,
+            "dry_run": true,
+        });
+        return print(&format!("{key:#}\n"));
+    }
+    let verb = if is_begun { "complete" } else { "make" };
+    let (version, name) = (wished.version, office.name(0));
+    say(&format!("would {verb} version {version} of `{id}` in token `{name}`"));
+    conclude(office, id, Ok(()))
+}
+
+fn tell(office: &Office, id: &ExternalKeyId, birth: &Birth) -> Result<(), Failure> {
+    let Birth { state, was_begun, .. } = birth;
+    let key = json!({
+        "id": id.as_str(),
+        "token": office.name(0).as_str(),
+        "version": state.version.number(),
+        "object_id": state.object_id.to_string(),
+        "status": state.status.as_str(),
+        "epoch": state.epoch,
+        "created": state.created.iso(),
+        "key_spec": words::spec(&KeyKind::Aes { bits: 256 }),
+        "usage": words::usages(usage(birth.usage)),
+        "was_begun": was_begun,
+        "dry_run": false,
+    });
+    print(&format!("{key:#}\n"))
+}
+
+fn refused(office: &Office, id: &ExternalKeyId, error: Error) -> Result<(), Failure> {
+    let exists = matches!(error, Error::Refused(Refusal::Exists));
+    let not_replicated = matches!(error, Error::Refused(Refusal::NotReplicated(_)));
+    let failure = conclude(office, id, Err(error)).err();
+    failure.map_or(Ok(()), |failure| {
+        Err(if exists {
+            failure.hint("`xksd keys list` shows it; a second one would make the key id ambiguous")
+        } else if not_replicated {
+            failure.hint("nothing was changed: the key is in use as before")
+        } else {
+            failure
+        })
+    })
+}
+
+fn usage(NewKeyUsage { encrypt, decrypt }: NewKeyUsage) -> Usage {
+    Usage { encrypt, decrypt, ..Usage::default() }
+}

@@ -1,0 +1,192 @@
+//! Which tokens a command is about, and the way to them.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::super::ConfigFile;
+use super::super::startup::{Surroundings, configuration, configuration_for_modules};
+use super::{Exit, Failure};
+use crate::config::{Config, Token};
+use crate::hsm::codes;
+use crate::hsm::fault::{Cause, Fault, FaultKind};
+use crate::hsm::pkcs11::{Library, Pkcs11Backend};
+use crate::lifecycle::{Error, Office, Refusal};
+use crate::metrics::Metrics;
+use crate::names::{ExternalKeyId, KeystoreName, TokenName};
+use crate::secret::Secret;
+
+#[derive(Debug, Args)]
+pub(super) struct Scope {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// All tokens of this key store; may be left out if there is only one group of tokens
+    #[arg(long, value_name = "NAME", conflicts_with = "token")]
+    keystore: Option<KeystoreName>,
+    /// This token and no other
+    #[arg(long, value_name = "NAME")]
+    token: Option<TokenName>,
+}
+
+/// What to take where neither key store nor token is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unnamed {
+    /// Every token of the configuration.
+    All,
+    /// The only group of tokens that stand together.
+    Group,
+    /// The only token.
+    One,
+}
+
+impl Scope {
+    /// Connects to the tokens that are meant. Those that fail are noted by the office.
+    pub(super) fn open(&self, unnamed: Unnamed) -> Result<Office, Failure> {
+        let names = self.names(&configuration(&self.config)?, unnamed)?;
+        let is_meant = |name: &TokenName, _: &Token| names.contains(name);
+        let config = configuration_for_modules(&self.config, Surroundings::Ours, is_meant)?;
+        let tokens: Vec<_> =
+            names.iter().filter_map(|name| config.tokens.get_key_value(name)).collect();
+        let metrics = Metrics::new();
+        let mut libraries: HashMap<&Path, (&TokenName, Arc<Library>)> = HashMap::new();
+        let mut office = Vec::with_capacity(tokens.len());
+        for &(name, token) in &tokens {
+            let (first, library) = libraries.entry(&token.module).or_insert_with(|| {
+                let library = Library::new(&token.module);
+                (name, Arc::new(library.with_initialization(token.initialization.clone())))
+            });
+            // A module is initialised once in a process: it would show the other's token.
+            if config.tokens[*first].initialization != token.initialization {
+                let failure = format!(
+                    "tokens `{first}` and `{name}` want their module initialised differently"
+                );
+                let hint = "--token takes one of them at a time";
+                return Err(Failure::new(Exit::Config, failure).hint(hint));
+            }
+            let (selector, pin) = (token.selector.clone(), token.pin.expose().clone());
+            let metrics = metrics.token(name);
+            let backend = Pkcs11Backend::new(library.clone(), selector, Secret::new(pin), metrics);
+            let session = backend.with_profile(token.profile).administer();
+            office.push((name.clone(), session));
+        }
+        Ok(Office::new(office))
+    }
+
+    fn names(&self, config: &Config, unnamed: Unnamed) -> Result<Vec<TokenName>, Failure> {
+        let all: Vec<&str> = config.tokens.keys().map(TokenName::as_str).collect();
+        let known = format!("tokens of the configuration: {}", all.join(", "));
+        if let Some(name) = &self.token {
+            if config.tokens.contains_key(name) {
+                return Ok(vec![name.clone()]);
+            }
+            let failure = format!("there is no token `{name}`");
+            return Err(Failure::new(Exit::Usage, failure).hint(known));
+        }
+        let keystores: Vec<&str> = config.keystores.iter().map(|k| k.name.as_str()).collect();
+        let known_stores = format!("key stores of the configuration: {}", keystores.join(", "));
+        let tokens = match &self.keystore {
+            Some(name) => match config.keystores.iter().find(|k| k.name == *name) {
+                Some(keystore) => keystore.tokens.clone(),
+                None => {
+                    let failure = format!("there is no key store `{name}`");
+                    return Err(Failure::new(Exit::Usage, failure).hint(known_stores));
+                }
+            },
+            None => match (unnamed, only_group(config)) {
+                (Unnamed::All, _) => config.tokens.keys().cloned().collect(),
+                (_, Some(group)) => group,
+                (Unnamed::Group, None) => {
+                    let failure =
+                        "--keystore or --token must say which of several tokens are meant";
+                    return Err(Failure::new(Exit::Usage, failure).hint(known_stores).hint(known));
+                }
+                (Unnamed::One, None) => Vec::new(),
+            },
+        };
+        if unnamed == Unnamed::One && tokens.len() != 1 {
+            let failure = "--token must name one of several tokens";
+            return Err(Failure::new(Exit::Usage, failure).hint(known));
+        }
+        Ok(tokens)
+    }
+}
+
+/// The tokens, if all of the configuration stand together in the key stores.
+fn only_group(config: &Config) -> Option<Vec<TokenName>> {
+    let stored = config.keystores.iter().map(|keystore| &keystore.tokens);
+    match stored.clone().next() {
+        Some(group) => {
+            let is_in = |name: &TokenName| group.contains(name);
+            config.tokens.keys().all(is_in).then(|| group.clone())
+        }
+        None if config.tokens.len() == 1 => Some(config.tokens.keys().cloned().collect()),
+        None => None,
+    }
+}
+
+/// What a command ends with. What it could do it has done, on the tokens that could be reached.
+pub(super) fn conclude(
+    office: &Office,
+    id: &ExternalKeyId,
+    outcome: Result<(), Error>,
+) -> Result<(), Failure> {
+    let needs_all = matches!(outcome, Err(Error::Refused(Refusal::Incomplete(_))));
+    let mut failure = match outcome {
+        Ok(()) | Err(Error::NoToken | Error::Refused(Refusal::Incomplete(_))) => None,
+        // Told of below, unless it is about one object only.
+        Err(Error::Token { token, .. })
+            if office.failures().iter().any(|failed| failed.token == token) =>
+        {
+            None
+        }
+        Err(Error::Token { token, fault }) => Some(token_failure(fault, &token)),
+        Err(error) => Some(Failure::new(Exit::CannotCreate, format!("key `{id}`: {error}"))),
+    };
+    for failed in office.failures() {
+        failure = Some(match failure {
+            None => token_failure(failed.fault, &failed.token),
+            Some(failure) => failure.and(format!("token `{}`: {}", failed.token, failed.fault)),
+        });
+    }
+    match failure {
+        None => Ok(()),
+        Some(failure) if needs_all && office.len() > 1 => {
+            Err(failure.hint("nothing was done: this needs every token of the key store"))
+        }
+        Some(failure) => Err(failure),
+    }
+}
+
+/// How a token failed, and what to look at.
+pub(super) fn token_failure(fault: Fault, token: &TokenName) -> Failure {
+    let words = format!("token `{token}`: {fault}");
+    let Fault { kind, cause, .. } = fault;
+    let refused = |hint: &str| Failure::new(Exit::CannotCreate, &words).hint(hint);
+    match cause {
+        Cause::Returned(codes::TOKEN_WRITE_PROTECTED | codes::SESSION_READ_ONLY) => {
+            refused("the token is write-protected: nothing was changed in it")
+        }
+        Cause::Returned(codes::DEVICE_MEMORY | codes::TOKEN_RESOURCE_EXCEEDED) => {
+            refused("the token is full, or has no memory left for this")
+        }
+        Cause::Returned(
+            codes::ATTRIBUTE_READ_ONLY
+            | codes::ATTRIBUTE_TYPE_INVALID
+            | codes::ATTRIBUTE_VALUE_INVALID
+            | codes::TEMPLATE_INCONSISTENT
+            | codes::TEMPLATE_INCOMPLETE
+            | codes::ACTION_PROHIBITED,
+        ) => {
+            refused("the token forbids an attribute, or its change: docs/keys.md says what is set")
+        }
+        _ if kind == FaultKind::PinRefused => Failure::new(Exit::NoPermission, words)
+            .hint(format!("the PIN is the one that tokens.{token}.pin names"))
+            .hint("it was tried once; HSMs lock after three to ten wrong PINs"),
+        _ if kind == FaultKind::Bug => Failure::new(Exit::Software, words),
+        _ => Failure::new(Exit::Unavailable, words)
+            .hint(format!("tokens.{token}.module and its label or serial say which token is meant"))
+            .hint("`xksd doctor` looks at module, token and keys step by step"),
+    }
+}
