@@ -6,3 +6,4 @@ mod destroy;
 mod house;
 mod rotate;
 mod show;
+mod verify;
