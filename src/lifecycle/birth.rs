@@ -9,7 +9,7 @@ use super::survey::{Held, Object, Survey};
 use super::{Error, Refusal};
 use crate::hsm::backend::{NewKeyUsage, Protection};
 use crate::hsm::codes;
-use crate::hsm::fault::{Cause, Fault};
+use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::key::Usage;
 use crate::hsm::state::{Date, KeyState, VersionStatus};
 use crate::names::{ExternalKeyId, KeyVersion, ObjectId};
@@ -21,7 +21,10 @@ const GENERATE_ATTEMPTS: usize = 5;
 const REPLICATION_POLL: Duration = Duration::from_millis(250);
 
 /// How often the end is looked at, if others change the key at the same time.
-const ATTEMPTS: usize = 5;
+const ATTEMPTS: usize = 10;
+
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Which version is to be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,60 +107,85 @@ pub fn bear(
     }
     let survey = office.survey(id)?;
     let wanted = wish(&survey, kind)?;
-    let own = match survey.pending(wanted.version).first() {
+    let mut own = match survey.pending(wanted.version).first() {
         None => Some(generate(office, id, &wanted)?),
         Some(_) => None,
     };
-    // Others may have begun at the same time. All go on with the same one, and each destroys its own.
-    let survey = office.survey(id)?;
-    let still = wish(&survey, kind).map_err(|refusal| match refusal {
-        Refusal::Exists => Refusal::Overtaken,
-        other => other,
-    });
-    let pending = survey.pending(wanted.version);
-    let chosen = pending.first().map(|held| held.object_id);
-    if let Some(own) = own.filter(|own| still.as_ref() != Ok(&wanted) || Some(*own) != chosen) {
-        discard(office, &survey, own)?;
-    }
-    if still? != wanted {
-        return Err(Refusal::Overtaken.into());
-    }
-    let chosen = chosen.ok_or(Refusal::Overtaken)?;
-    let objects = match ready(office, id, chosen, &wanted, patience) {
-        Ok(objects) => objects,
-        // Of no use to anybody, and never in use.
-        Err(Error::Refused(refusal)) => {
-            let survey = office.survey(id)?;
-            discard(office, &survey, chosen)?;
-            return Err(refusal.into());
-        }
-        Err(error) => return Err(error),
+    let in_use = |survey: &Survey| {
+        survey.versions.iter().filter(|held| held.status() != VersionStatus::Pending).count()
     };
-    let survey = office.survey(id)?;
-    if wish(&survey, kind).as_ref() != Ok(&wanted) {
-        // Somebody has disabled the key, for one, or enabled this very version.
-        let is_enabled =
-            |held: &Held| held.object_id == chosen && held.status() == VersionStatus::Enabled;
-        if !survey.versions.iter().any(is_enabled) {
+    let seen = in_use(&survey);
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            std::thread::sleep(PAUSE);
+        }
+        let survey = office.survey(id)?;
+        // SoftHSM2 may miss an object for a moment while another process makes one.
+        let is_missed = in_use(&survey) < seen;
+        if is_missed || own.is_some_and(|own| survey.versions.iter().all(|h| h.object_id != own)) {
+            continue;
+        }
+        let still = wish(&survey, kind).map_err(|refusal| match refusal {
+            Refusal::Exists => Refusal::Overtaken,
+            other => other,
+        });
+        // Others may have begun at the same time. All go on with the same one, and each destroys its
+        // own.
+        let chosen = survey.pending(wanted.version).first().map(|held| held.object_id);
+        if let Some(lost) = own.filter(|own| still.as_ref() != Ok(&wanted) || Some(*own) != chosen)
+        {
+            discard(office, &survey, lost)?;
+            own = None;
+        }
+        if still? != wanted {
             return Err(Refusal::Overtaken.into());
         }
-    } else {
-        let enable = |object: Object| {
-            let from = object.state?;
-            let to = from.changed(VersionStatus::Enabled, None);
-            Some(Write { token: object.token, handle: object.handle, from, to })
+        let chosen = chosen.ok_or(Refusal::Overtaken)?;
+        let objects = match ready(office, id, chosen, &wanted, patience) {
+            Ok(objects) => objects,
+            // Somebody has destroyed it meanwhile.
+            Err(Error::Token { fault, .. }) if fault.kind == FaultKind::HandleStale => continue,
+            // Of no use to anybody, and never in use.
+            Err(Error::Refused(refusal)) => {
+                let survey = office.survey(id)?;
+                discard(office, &survey, chosen)?;
+                return Err(refusal.into());
+            }
+            Err(error) => return Err(error),
         };
-        let writes: Vec<_> = objects.into_iter().filter_map(enable).collect();
-        let wanted = writes.len();
-        if carry_out(office, writes).len() < wanted
-            && let Some(failed) = office.failures().first()
-        {
-            let (token, fault) = (failed.token.clone(), failed.fault);
-            return Err(Error::Token { token, fault });
+        let survey = office.survey(id)?;
+        let lowest = survey.pending(wanted.version).first().map(|held| held.object_id);
+        let is_same = wish(&survey, kind).as_ref() == Ok(&wanted) && lowest == Some(chosen);
+        let was_enabled =
+            |held: &Held| held.object_id == chosen && held.status() != VersionStatus::Pending;
+        if is_same {
+            enable(office, objects)?;
+        } else if !survey.versions.iter().any(was_enabled) {
+            // Somebody made one with a lower object id, or has disabled the key: look again.
+            continue;
         }
+        let state = settle(office, id, chosen, wanted.previous)?;
+        return Ok(Birth { state, usage: wanted.usage, was_begun: own != Some(chosen) });
     }
-    let state = settle(office, id, chosen, wanted.previous)?;
-    Ok(Birth { state, usage: wanted.usage, was_begun: own != Some(chosen) })
+    Err(Error::Unsettled)
+}
+
+/// One call for each object puts the version in use.
+fn enable(office: &mut Office, objects: Vec<Object>) -> Result<(), Error> {
+    let enable = |object: Object| {
+        let from = object.state?;
+        let to = from.changed(VersionStatus::Enabled, None);
+        Some(Write { token: object.token, handle: object.handle, from, to })
+    };
+    let writes: Vec<_> = objects.into_iter().filter_map(enable).collect();
+    let wanted = writes.len();
+    if carry_out(office, writes).len() < wanted
+        && let Some(failed) = office.failures().first()
+    {
+        let (token, fault) = (failed.token.clone(), failed.fault);
+        return Err(Error::Token { token, fault });
+    }
+    Ok(())
 }
 
 /// Makes a pending object on the first token, and gives its identity.
@@ -286,7 +314,7 @@ pub(super) fn destroy_if_same(
     let now = session.read_changeable(object.handle)?;
     if now != object.attributes.changeable {
         let why = "its state was changed meanwhile";
-        let kind = crate::hsm::fault::FaultKind::HandleStale;
+        let kind = FaultKind::HandleStale;
         return Err(Fault::refused(kind, "C_DestroyObject", why));
     }
     session.destroy(object.handle)
@@ -303,8 +331,11 @@ fn settle(
     for _ in 0..ATTEMPTS {
         let survey = office.survey(id)?;
         let of = |identity: ObjectId| survey.versions.iter().find(|h| h.object_id == identity);
-        let held = of(object_id).ok_or(Refusal::Overtaken)?;
-        let mut state = held.state.clone().ok_or(Refusal::Overtaken)?;
+        let Some((held, mut state)) = of(object_id).and_then(|h| Some((h, h.state.clone()?)))
+        else {
+            std::thread::sleep(PAUSE);
+            continue;
+        };
         let previous = previous.and_then(|(_, identity)| of(identity)?.state.as_ref());
         let inherited = previous.filter(|previous| previous.status != VersionStatus::Enabled);
         if let Some(previous) = inherited

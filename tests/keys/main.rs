@@ -1,6 +1,9 @@
 //! `xksd keys` by transcript: what it does to tokens, and what it leaves when it is stopped half-way.
 
 mod change;
+mod crash;
 mod destroy;
 mod house;
+mod rotate;
 mod show;
+mod verify;

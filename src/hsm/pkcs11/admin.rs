@@ -13,7 +13,7 @@ use super::Pkcs11Backend;
 use super::objects::{attribute, is_true, number};
 use super::session::Pkcs11Session;
 use crate::hsm::backend::{Administration, Labelled, NewKeyUsage, ObjectHandle, Protection};
-use crate::hsm::fault::Fault;
+use crate::hsm::fault::{Fault, FaultKind};
 use crate::hsm::profile::SessionKind;
 use crate::hsm::state::KeyState;
 use crate::names::ExternalKeyId;
@@ -34,12 +34,18 @@ impl Administration for Pkcs11Session {
         let mut text = label.as_str().as_bytes().to_vec();
         let mut objects = Vec::new();
         self.find(bytes(CKA_LABEL, &mut text), &mut objects)?;
-        let labelled = |handle| {
-            let [class] = self.read(handle, [CKA_CLASS])?;
+        let mut labelled = Vec::with_capacity(objects.len());
+        for handle in objects {
+            let class = match self.read(handle, [CKA_CLASS]) {
+                Ok([class]) => class,
+                // Destroyed by somebody since it was found.
+                Err(fault) if fault.kind == FaultKind::HandleStale => continue,
+                Err(fault) => return Err(fault),
+            };
             let is_key = matches!(number(&class), Some(CKO_SECRET_KEY | CKO_PRIVATE_KEY));
-            Ok(Labelled { handle, is_key })
-        };
-        objects.into_iter().map(labelled).collect()
+            labelled.push(Labelled { handle, is_key });
+        }
+        Ok(labelled)
     }
 
     fn read_protection(&mut self, object: ObjectHandle) -> Result<Protection, Fault> {
