@@ -50,9 +50,9 @@ pub struct Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum VerifyWrites {
     /// All of them, but for those under keys that lack `CKA_DECRYPT`.
+    #[default]
     Always,
     /// Those that ask for a data integrity value (P-43).
-    #[default]
     WhenAsked,
 }
 

@@ -55,7 +55,7 @@ fn keystore(
     let keys = section.required_list("keys", parsed::<KeyRule>);
     let enabled = section.or("enabled", "true", Shape::Flag, flag);
     let frozen = section.or("frozen", "false", Shape::Flag, flag);
-    let verify_writes = section.or("verify_writes", "when_asked", Shape::Text, verify_writes);
+    let verify_writes = section.or("verify_writes", "always", Shape::Text, verify_writes);
     let formats = formats(section);
     let credentials = credentials(name_text, section, seen);
     Some(Settings {

@@ -49,7 +49,7 @@ async fn spoiled(proxy: &Proxy, hsm: &MemoryBackend, body: &Value) -> usize {
 
 #[tokio::test]
 async fn always_means_that_nothing_undecryptable_is_answered() {
-    let (proxy, hsm) = proxy(VerifyWrites::Always).await;
+    let (proxy, hsm) = proxy(VerifyWrites::default()).await;
     assert_eq!(spoiled(&proxy, &hsm, &plain()).await, 0);
     assert_eq!(proxy.metric("xksd_write_checks_failed_total"), 10);
     assert_eq!(spoiled(&proxy, &hsm, &with_cdiv()).await, 0);
@@ -69,7 +69,7 @@ async fn when_asked_proves_what_has_a_cdiv_p_43() {
     let (proxy, hsm) = proxy(VerifyWrites::WhenAsked).await;
     assert_eq!(spoiled(&proxy, &hsm, &with_cdiv()).await, 0);
     assert_eq!(proxy.metric("xksd_write_checks_failed_total"), 10);
-    // What the default leaves to KMS, and the other tests show to be noticed: these ten are lost.
+    // What is left to KMS, and the other tests show to be noticed: these ten are lost.
     assert_eq!(spoiled(&proxy, &hsm, &plain()).await, 10);
 }
 
@@ -100,9 +100,9 @@ async fn a_key_that_does_not_decrypt_is_skipped_and_counted() {
     assert_eq!(proxy.encrypt("encrypt-only", &with_cdiv()).await, Err(400));
     assert_eq!(hsm.calls("C_EncryptInit"), before);
     assert_eq!(proxy.metric("xksd_write_checks_skipped_total"), 2);
-    let (default, _hsm) = self::proxy(VerifyWrites::default()).await;
-    assert!(default.encrypt("encrypt-only", &plain()).await.is_ok());
-    assert_eq!(default.metric("xksd_write_checks_skipped_total"), 0);
+    let (asked, _hsm) = self::proxy(VerifyWrites::WhenAsked).await;
+    assert!(asked.encrypt("encrypt-only", &plain()).await.is_ok());
+    assert_eq!(asked.metric("xksd_write_checks_skipped_total"), 0);
 }
 
 #[tokio::test]

@@ -65,7 +65,9 @@ impl Isolation {
 
 /// The key store that is asked.
 pub(crate) fn demo() -> Tenant {
-    Tenant::new("demo", "demo", &["demo-*"], 'A')
+    // What fails is then what was asked for.
+    let lines = vec!["verify_writes = \"when_asked\""];
+    Tenant { lines, ..Tenant::new("demo", "demo", &["demo-*"], 'A') }
 }
 
 /// A token behind the shim, with the keys `demo-key` and `demo-second`, not yet served.
