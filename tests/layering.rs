@@ -29,7 +29,7 @@ const EXCEPTIONS: [(&str, &str); 0] = [];
 
 /// Who may name what: a word that stands in a path, and the modules in which it may.
 const ONLY: [(&str, &[&str]); 11] = [
-    ("cryptoki", &["hsm::pkcs11"]),
+    ("cryptoki", &[]),
     ("cryptoki_sys", &["hsm::pkcs11"]),
     ("libloading", &["hsm::pkcs11"]),
     ("landlock", &["hsm::process"]),

@@ -245,10 +245,14 @@ fn ready(
                 }
             }
         }
-    } else if let Some(other) =
-        objects.iter().find(|o| o.attributes.check_value != first.attributes.check_value)
-    {
-        return Err(Refusal::NotProved(office.name(other.token).clone()).into());
+    } else {
+        let value = first.attributes.check_value;
+        let differs = |other: &&Object| {
+            other.token != first.token && (value.is_none() || other.attributes.check_value != value)
+        };
+        if let Some(other) = objects.iter().find(differs) {
+            return Err(Refusal::NotProved(office.name(other.token).clone()).into());
+        }
     }
     Ok(objects)
 }

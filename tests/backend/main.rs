@@ -6,6 +6,7 @@ mod counts;
 mod fleet;
 mod isolation;
 mod iv;
+mod lifecycle;
 mod proxy;
 mod token;
 mod writes;

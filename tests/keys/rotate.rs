@@ -220,3 +220,32 @@ fn rotations_at_the_same_time_leave_nothing_ambiguous() {
     assert_eq!(numbers, expected);
     assert!(numbers.len() > 1);
 }
+
+/// Runs one command up to the call that counts, then the other to its end, then the first to its end.
+fn one_inside_the_other(outer: &str, inner: &str) {
+    let house = House::new(&["a-1", "a-2"]);
+    house.good("create key --token a-1");
+    house.good("list");
+    let before = house.counts("a-1").of("C_SetAttributeValue");
+    house.script("a-1", "C_SetAttributeValue first 1 hang");
+    std::thread::scope(|scope| {
+        scope.spawn(|| house.good(&format!("{outer} --token a-1")));
+        let counts = house.path("a-1.counts");
+        wait_for_calls(&counts, "C_SetAttributeValue", before + 1);
+        house.good(&format!("{inner} --token a-2"));
+        house.script("a-1", "");
+    });
+    let key = house.good("describe key --token a-1 --json").json();
+    assert_eq!(key["status"], "disabled", "{key}");
+    assert_eq!(key["versions"][0]["version"], 2, "{key}");
+}
+
+#[test]
+fn a_key_that_is_disabled_during_its_rotation_stays_disabled() {
+    one_inside_the_other("rotate key", "disable key");
+}
+
+#[test]
+fn a_key_that_is_rotated_while_it_is_being_disabled_is_disabled() {
+    one_inside_the_other("disable key", "rotate key");
+}

@@ -12,6 +12,7 @@ mod library;
 mod network;
 mod pin;
 mod restart;
+mod rotation;
 mod soak;
 mod world;
 mod writes;

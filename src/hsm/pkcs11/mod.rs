@@ -1,4 +1,4 @@
-//! The C boundary: PKCS#11 modules, and the only place that names `cryptoki` and `unsafe`.
+//! The C boundary: PKCS#11 modules, and the only place that names `cryptoki-sys` and `unsafe`.
 //!
 //! Catalogue and data path use one function list through single C calls into presized buffers
 //! (`library`, `session`, `data`, `objects`). `admin` adds what the `keys` commands change.
