@@ -42,9 +42,10 @@ const PLACES: [Place; 10] = [
 ];
 
 /// Those that stand for the rest in the short form: one of each kind that is treated differently.
-const FEW: [Code; 11] = [
+const FEW: [Code; 12] = [
     codes::GENERAL_ERROR,
     codes::ARGUMENTS_BAD,
+    codes::ATTRIBUTE_TYPE_INVALID,
     codes::DEVICE_ERROR,
     codes::DEVICE_MEMORY,
     codes::ENCRYPTED_DATA_INVALID,

@@ -199,7 +199,8 @@ impl Pkcs11Session {
         }
     }
 
-    /// Reads attributes in one call. Those that the object does not have are `None`.
+    /// Reads attributes in one call. Those that the object does not have are `None`; that it has none
+    /// of those that are asked for is no answer.
     pub(super) fn read<const N: usize>(
         &mut self,
         object: ObjectHandle,
@@ -237,7 +238,7 @@ impl Pkcs11Session {
         }
         let lengths: Vec<usize> = template.iter().map(|a| a.ulValueLen as usize).collect();
         let mut lengths = lengths.into_iter();
-        Ok(buffers.map(|mut buffer| {
+        let values = buffers.map(|mut buffer| {
             // An attribute that cannot be given has the length CK_UNAVAILABLE_INFORMATION; one that
             // a module did not come to, having met such a one before, still that of the buffer.
             let length = lengths.next().filter(|&length| length <= buffer.len())?;
@@ -247,7 +248,11 @@ impl Pkcs11Session {
             }
             buffer.truncate(length);
             Some(buffer)
-        }))
+        });
+        if values.iter().all(Option::is_none) {
+            return Err(Fault::nonsense("C_GetAttributeValue", "not one of the attributes"));
+        }
+        Ok(values)
     }
 }
 
