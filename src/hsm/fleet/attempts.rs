@@ -30,6 +30,8 @@ pub struct Attempt<'a> {
     pub token: &'a Token,
     /// The token's object of the key.
     pub handle: ObjectHandle,
+    /// Its place in the group.
+    number: usize,
     /// How the token came to be used for this key.
     pub standing: Standing,
     /// Whether another token, one that is up, can be tried after this one.
@@ -82,8 +84,7 @@ impl<'a> Attempts<'a> {
 
     /// The attempt on this token gave nothing.
     pub fn failed(&mut self, attempt: &Attempt<'_>) {
-        let is_it = |token: &std::sync::Arc<Token>| std::ptr::eq(&**token, attempt.token);
-        self.tried.extend(self.group.tokens.iter().position(is_it));
+        self.tried.push(attempt.number);
     }
 
     /// Whether there is time for anything.
@@ -92,9 +93,9 @@ impl<'a> Attempts<'a> {
     }
 
     fn attempt(&self, holder: Holder, has_other: bool) -> Attempt<'a> {
-        let Holder { token, handle, standing } = holder;
-        let token = &*self.group.tokens[token];
-        Attempt { token, handle, standing, has_other, deadline: self.deadline }
+        let Holder { token: number, handle, standing } = holder;
+        let token = &*self.group.tokens[number];
+        Attempt { token, handle, number, standing, has_other, deadline: self.deadline }
     }
 
     fn usable<'k>(&self, key: &'k AuthorizedKey) -> impl Iterator<Item = Holder> + use<'k, 'a> {

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::Group;
 use super::admission::{Findings, Outcome, Pair, Presence, View};
-use super::merge::{GroupCatalogue, Lack, Readings, Subject, held, merge};
+use super::merge::{GroupCatalogue, Held, Lack, Readings, Subject, held, merge};
 use crate::catalogue::Catalogue;
 use crate::clock::Deadline;
 use crate::hsm::fault::FaultKind;
@@ -124,16 +124,17 @@ impl Keeper {
         let wants = |id: &ExternalKeyId| self.rules.iter().any(|rule| rule.allows(id));
         let mut findings = HashMap::with_capacity(self.findings.len());
         self.wanted.clear();
-        for held in held(&readings, wants) {
-            let mut found = self.findings.remove(&held.subject).unwrap_or_default();
-            for pair in found.settle(&held.objects, &views) {
-                if !self.running.contains(&(held.subject.clone(), pair.candidate.0)) {
-                    self.wanted.push_back((held.subject.clone(), pair));
+        let held = held(&readings, wants);
+        for Held { subject, objects } in &held {
+            let mut found = self.findings.remove(subject).unwrap_or_default();
+            for pair in found.settle(objects, &views) {
+                if !self.running.contains(&(subject.clone(), pair.candidate.0)) {
+                    self.wanted.push_back((subject.clone(), pair));
                 }
             }
-            findings.insert(held.subject, found);
+            findings.insert(subject.clone(), found);
         }
-        let merged = merge(&readings, wants, |subject, token, handle| {
+        let merged = merge(&readings, held, wants, |subject, token, handle| {
             findings.get(subject).map_or(Standing::Pending, |f| f.standing(token, handle))
         });
         (self.findings, self.readings, self.views, self.dirty) = (findings, readings, views, false);
@@ -188,9 +189,11 @@ impl Keeper {
     /// Says what the operator must look after, when it appears.
     fn report(&self, merged: &GroupCatalogue) {
         let before = self.group.catalogue.borrow();
+        let standings = merged.standings();
         for (number, token) in self.group.tokens().iter().enumerate() {
             for standing in Standing::ALL {
-                token.metrics().key_versions(standing.name(), merged.count(number, standing));
+                let count = standings[number].get(&standing).copied().unwrap_or(0);
+                token.metrics().key_versions(standing.name(), count);
             }
             let missing = merged.lacks(number).iter().filter(|lack| lack.standing.is_none());
             token.metrics().key_versions("missing", missing.count());

@@ -84,11 +84,14 @@ impl GroupCatalogue {
         self.lacks.get(token).map_or(&[], |lacks| lacks)
     }
 
-    /// How many of this token's objects have this standing.
-    pub(super) fn count(&self, token: usize, standing: Standing) -> usize {
+    /// By token, how many of its objects have each standing.
+    pub(super) fn standings(&self) -> Vec<HashMap<Standing, usize>> {
+        let mut counts = vec![HashMap::new(); self.started.len()];
         let keys = self.keys.values().filter_map(|key| key.as_ref().ok());
-        let holders = keys.flat_map(|key| key.versions()).flat_map(|version| version.at.iter());
-        holders.filter(|holder| holder.token == token && holder.standing == standing).count()
+        for holder in keys.flat_map(|key| key.versions()).flat_map(|version| version.at.iter()) {
+            *counts[holder.token].entry(holder.standing).or_default() += 1;
+        }
+        counts
     }
 
     /// The same keys, read again.
@@ -119,15 +122,16 @@ pub(super) fn held(readings: &Readings, wants: impl Fn(&ExternalKeyId) -> bool) 
     all.into_iter().map(held).collect()
 }
 
-/// Puts the readings of all tokens together.
+/// Puts the readings of all tokens together; `held` is what they hold of the keys that are wanted.
 pub(super) fn merge(
     readings: &Readings,
+    held: Vec<Held<'_>>,
     wants: impl Fn(&ExternalKeyId) -> bool,
     standing: impl Fn(&Subject, usize, ObjectHandle) -> Standing,
 ) -> GroupCatalogue {
     let mut lacks = vec![Vec::new(); readings.len()];
     let mut versions: HashMap<ExternalKeyId, Vec<Version<Holders>>> = HashMap::new();
-    for Held { subject, objects } in held(readings, &wants) {
+    for Held { subject, objects } in held {
         let holder = |&(token, version): &(usize, &Version)| {
             let standing = standing(&subject, token, version.at);
             Holder { token, handle: version.at, standing }
@@ -174,11 +178,9 @@ pub(super) fn merge(
 /// token knows. Of two states of one epoch the more careful one counts.
 fn as_one(objects: &[(usize, &Version)], at: Holders) -> Version<Holders> {
     let (_, first) = objects[0];
-    let newest = objects
-        .iter()
-        .map(|(_, v)| (v.epoch, v.status.severity(), v.status))
-        .max_by_key(|(epoch, severity, _)| (*epoch, *severity));
-    let (epoch, _, status) = newest.expect("somebody holds it");
+    let rank = |(_, version): &&(usize, &Version)| (version.epoch, version.status.severity());
+    let (_, newest) = objects.iter().max_by_key(rank).expect("somebody holds it");
+    let (epoch, status) = (newest.epoch, newest.status);
     let Version { version, object_id, kind, usage, check_value, .. } = first.clone();
     Version { at, version, object_id, status, epoch, kind, usage, check_value }
 }
