@@ -22,6 +22,23 @@ const LOOK_SPACING: Duration = Duration::from_millis(10);
 const PLAINTEXT: &[u8] = b"xksd:canary";
 const AAD: &[u8] = b"xksd:probe";
 
+/// How often making a probe key is tried: C_GenerateKey of SoftHSM fails for no reason in about 3% of
+/// calls under load, and without that key no ambiguous failure can be settled.
+const PROBE_KEY_ATTEMPTS: usize = 5;
+
+/// Makes a probe key, again where the token is in doubt about it.
+pub(super) fn probe_key(session: &mut dyn Session) -> Result<ObjectHandle, Fault> {
+    let mut attempt = 1;
+    loop {
+        match session.make_probe_key() {
+            Err(fault) if fault.kind == FaultKind::Ambiguous && attempt < PROBE_KEY_ATTEMPTS => {
+                attempt += 1;
+            }
+            made => return made,
+        }
+    }
+}
+
 /// A ciphertext made with a probe key.
 #[derive(Debug)]
 pub(super) struct Canary {

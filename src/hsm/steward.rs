@@ -35,10 +35,6 @@ const SUSPECT_INTERVAL: Duration = Duration::from_secs(1);
 /// Round trips to the HSM in a probe: random bytes, an encryption, a decryption.
 const PROBE_TRIPS: u32 = 3;
 
-/// How often making the probe key is tried: C_GenerateKey of SoftHSM fails for no reason in about
-/// 3% of calls under load, and without that key no ambiguous failure can be settled.
-const PROBE_KEY_ATTEMPTS: usize = 5;
-
 /// Starts the steward's thread.
 pub(super) fn spawn(shared: Arc<Shared>, backend: Arc<dyn Backend>, settings: Settings) {
     let running = shared.running();
@@ -126,18 +122,11 @@ impl Steward {
     }
 
     fn make_session_key(&self, session: &mut dyn Session) -> Option<ObjectHandle> {
-        for _attempt in 0..PROBE_KEY_ATTEMPTS {
-            match session.make_probe_key() {
-                Ok(key) => return Some(key),
-                Err(fault) => {
-                    tracing::debug!(token = %self.shared.name(), %fault, "no probe key was made");
-                    if fault.kind != FaultKind::Ambiguous {
-                        return None;
-                    }
-                }
-            }
-        }
-        None
+        let made = canary::probe_key(session);
+        made.inspect_err(|fault| {
+            tracing::debug!(token = %self.shared.name(), %fault, "no probe key was made");
+        })
+        .ok()
     }
 
     /// Reads and probes until everything ends, or until the connection is lost.

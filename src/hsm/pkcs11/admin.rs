@@ -1,12 +1,10 @@
 //! What the `keys` commands change in a token: objects made, given a new state, destroyed.
 
-use std::ptr;
-
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_MECHANISM, CK_OBJECT_HANDLE, CK_ULONG, CKA_ALWAYS_SENSITIVE, CKA_CLASS,
-    CKA_DECRYPT, CKA_DERIVE, CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_ID, CKA_LABEL, CKA_MODIFIABLE,
-    CKA_NEVER_EXTRACTABLE, CKA_PRIVATE, CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN, CKA_UNWRAP,
-    CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP, CKM_AES_KEY_GEN, CKO_PRIVATE_KEY, CKO_SECRET_KEY,
+    CK_ATTRIBUTE, CK_ULONG, CKA_ALWAYS_SENSITIVE, CKA_CLASS, CKA_DECRYPT, CKA_DERIVE, CKA_ENCRYPT,
+    CKA_EXTRACTABLE, CKA_ID, CKA_LABEL, CKA_MODIFIABLE, CKA_NEVER_EXTRACTABLE, CKA_PRIVATE,
+    CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN, CKA_UNWRAP, CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP,
+    CKO_PRIVATE_KEY, CKO_SECRET_KEY,
 };
 
 use super::Pkcs11Backend;
@@ -115,26 +113,7 @@ impl Administration for Pkcs11Session {
         ];
         template
             .extend(flags.map(|(kind, on)| attribute(kind, if on { &mut yes } else { &mut no })));
-        let mut mechanism = CK_MECHANISM {
-            mechanism: CKM_AES_KEY_GEN,
-            pParameter: ptr::null_mut(),
-            ulParameterLen: 0,
-        };
-        let mut key: CK_OBJECT_HANDLE = 0;
-        let handle = self.handle;
-        let count = template.len() as CK_ULONG;
-        self.call("C_GenerateKey", |list| {
-            // SAFETY: mechanism, template and what it points to live through the call; `key` is a
-            // valid place for the answer.
-            list.C_GenerateKey.map(|f| unsafe {
-                f(handle, &mut mechanism, template.as_mut_ptr(), count, &mut key)
-            })
-        })?;
-        // CK_INVALID_HANDLE
-        if key == 0 {
-            return Err(Fault::nonsense("C_GenerateKey", "the number of no object"));
-        }
-        Ok(ObjectHandle { generation: self.generation, number: key })
+        self.generate_aes(&mut template)
     }
 
     fn write_state(&mut self, object: ObjectHandle, state: &KeyState) -> Result<(), Fault> {

@@ -111,6 +111,16 @@ impl Session for Pkcs11Session {
         template.push(attribute(CKA_VALUE_LEN, &mut length));
         template.extend(on.map(|kind| attribute(kind, &mut yes)));
         template.extend(off.map(|kind| attribute(kind, &mut no)));
+        self.generate_aes(&mut template)
+    }
+}
+
+impl Pkcs11Session {
+    /// Makes an AES key as the template says, whose values the caller keeps until this returns.
+    pub(super) fn generate_aes(
+        &mut self,
+        template: &mut [CK_ATTRIBUTE],
+    ) -> Result<ObjectHandle, Fault> {
         let mut mechanism = CK_MECHANISM {
             mechanism: CKM_AES_KEY_GEN,
             pParameter: ptr::null_mut(),
@@ -132,9 +142,7 @@ impl Session for Pkcs11Session {
         }
         Ok(ObjectHandle { generation: self.generation, number: key })
     }
-}
 
-impl Pkcs11Session {
     /// By itself, since it is optional (PKCS#11 2.40, 4.8.2): a module that fails on it tells the rest.
     fn check_value(&mut self, object: ObjectHandle) -> Result<Option<CheckValue>, Fault> {
         match self.read(object, [CKA_CHECK_VALUE]) {

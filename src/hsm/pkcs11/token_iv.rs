@@ -10,14 +10,12 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::session::Pkcs11Session;
 use crate::hsm::backend::{ObjectHandle, Sealed, Session};
+use crate::hsm::canary::probe_key;
 use crate::hsm::fault::{Fault, FaultKind};
 use crate::wire::gcm::Iv;
 
 /// How many of a token's last IVs are remembered.
 const REMEMBERED: usize = 256;
-
-/// How often making the probe key is tried, where the token is in doubt about it.
-const PROBE_KEY_ATTEMPTS: usize = 5;
 
 const TEXT: &[u8] = b"xksd:admission";
 
@@ -80,18 +78,6 @@ pub(super) fn admit(session: &mut Pkcs11Session) -> Result<(), Fault> {
         return Err(Fault::nonsense("C_Encrypt", "two encryptions under one IV"));
     }
     Ok(())
-}
-
-fn probe_key(session: &mut Pkcs11Session) -> Result<ObjectHandle, Fault> {
-    let mut attempt = 1;
-    loop {
-        match session.make_probe_key() {
-            Err(fault) if fault.kind == FaultKind::Ambiguous && attempt < PROBE_KEY_ATTEMPTS => {
-                attempt += 1;
-            }
-            made => return made,
-        }
-    }
 }
 
 /// A ciphertext that is decrypted by the IV that came with it: that was the one used.
