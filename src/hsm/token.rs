@@ -310,30 +310,6 @@ impl Token {
         self.shared.catalogue.borrow().clone()
     }
 
-    /// The keys as they were read after this moment. Asks for an early reading if there is none
-    /// yet; all who wait share it. Only such a reading may say that a key does not exist.
-    pub async fn catalogue_since(
-        &self,
-        moment: Instant,
-        deadline: Deadline,
-    ) -> Result<Arc<Catalogue>, TokenError> {
-        let mut readings = self.shared.catalogue.subscribe();
-        let fresh = readings.wait_for(|catalogue| {
-            let fresh = catalogue.as_ref().is_some_and(|c| c.started() >= moment);
-            if !fresh {
-                // Again after each reading that had begun too early.
-                self.shared.ask_for_reading();
-            }
-            fresh
-        });
-        match tokio::time::timeout_at(deadline.instant().into(), fresh).await {
-            Ok(Ok(catalogue)) => Ok(catalogue.clone().expect("the condition asked for one")),
-            Ok(Err(_closed)) => Err(TokenError::Down),
-            Err(_elapsed) if self.state().serves() => Err(TokenError::Late),
-            Err(_elapsed) => Err(TokenError::Down),
-        }
-    }
-
     /// Asks all threads to end and waits for them. Says whether they did: one may be inside the
     /// library, which cannot be left by force.
     pub fn stop(&self, patience: Duration) -> bool {

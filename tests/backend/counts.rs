@@ -158,7 +158,8 @@ fn a_search_is_always_ended() {
         // P-6: one label, one key.
         let again = create(at_hand, "other");
         assert!(matches!(again, Err(Error::Refused(Refusal::Exists))), "{again:?}");
-        let fresh = token.catalogue_since(Instant::now(), Deadline::after(PATIENCE)).await;
+        let fresh =
+            crate::token::catalogue_since(&token, Instant::now(), Deadline::after(PATIENCE)).await;
         assert_eq!(fresh.expect("the token can be read").len(), 2);
         assert!(token.stop(PATIENCE));
         let counts = at_hand.counts();
@@ -185,7 +186,9 @@ fn a_wrong_pin_reaches_the_token_once() {
             let refused = states.wait_for(|state| *state == TokenState::PinRefused);
             tokio::time::timeout(PATIENCE, refused).await.expect("it comes").expect("it is there");
             let deadline = Deadline::after(Duration::from_millis(600));
-            token.catalogue_since(Instant::now(), deadline).await.expect_err("it is not tried");
+            crate::token::catalogue_since(&token, Instant::now(), deadline)
+                .await
+                .expect_err("it is not tried");
             assert!(token.stop(PATIENCE));
         });
         assert_eq!(at_hand.counts().of("C_Login"), 1);

@@ -103,7 +103,7 @@ async fn a_session_that_notices_late_costs_no_second_connection() {
     for gate in &gates {
         gate.wait_for(1);
     }
-    let read = bench.token.catalogue_since(Instant::now(), soon()).await;
+    let read = super::catalogue_since(&bench.token, Instant::now(), soon()).await;
     assert!(read.is_ok());
     gates.iter().for_each(Gate::open);
     assert!(one.await.is_ok() && other.await.is_ok());
@@ -122,7 +122,7 @@ async fn a_stale_handle_has_the_keys_read_again() {
     // Nobody asks for this reading but the worker.
     let gate = bench.backend.hang("C_FindObjects");
     gate.open();
-    let catalogue = bench.token.catalogue_since(Instant::now(), soon()).await;
+    let catalogue = super::catalogue_since(&bench.token, Instant::now(), soon()).await;
     let catalogue = catalogue.expect("the token can be read");
     let key = "key".parse().expect("it is an external key id");
     assert!(catalogue.started() > before && catalogue.find(&key).is_none());
@@ -161,7 +161,7 @@ async fn one_reading_that_fails_costs_no_connection() {
     let bench = Bench::up(settings(1)).await;
     for code in [codes::GENERAL_ERROR, codes::DEVICE_MEMORY, codes::ARGUMENTS_BAD] {
         bench.backend.next("C_FindObjects", Act::Return(code));
-        let read = bench.token.catalogue_since(Instant::now(), soon()).await;
+        let read = super::catalogue_since(&bench.token, Instant::now(), soon()).await;
         assert!(read.is_ok(), "{code}");
         assert_eq!(bench.token.state(), TokenState::Up, "{code}");
     }
@@ -177,7 +177,7 @@ async fn a_token_that_lost_all_its_keys_is_down_until_they_are_back() {
     let is_down = |state: &TokenState| matches!(state, TokenState::Down(_));
     let state = tokio::select! {
         state = wait_for(&bench.token, is_down) => state,
-        _ = bench.token.catalogue_since(Instant::now(), soon()) => {
+        _ = super::catalogue_since(&bench.token, Instant::now(), soon()) => {
             panic!("an emptied token said what it holds")
         }
     };

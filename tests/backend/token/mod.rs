@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use support::gate::PATIENCE;
 use support::memory::{KeyRef, MemoryBackend, MemoryKey};
+use xksd::catalogue::Catalogue;
 use xksd::clock::Deadline;
 use xksd::hsm::backend::{ObjectHandle, Sealed};
 use xksd::hsm::lanes::Lane;
@@ -51,6 +52,30 @@ fn start(backend: &MemoryBackend, settings: Settings) -> Token {
 
 fn soon() -> Deadline {
     Deadline::after(PATIENCE)
+}
+
+/// The keys as they were read after this moment. Asks for an early reading if there is none yet; all
+/// who wait share it.
+pub(super) async fn catalogue_since(
+    token: &Token,
+    moment: Instant,
+    deadline: Deadline,
+) -> Result<Arc<Catalogue>, TokenError> {
+    let mut readings = token.watch_catalogue();
+    let fresh = readings.wait_for(|catalogue| {
+        let fresh = catalogue.as_ref().is_some_and(|c| c.started() >= moment);
+        if !fresh {
+            // Again after each reading that had begun too early.
+            token.ask_for_reading();
+        }
+        fresh
+    });
+    match tokio::time::timeout_at(deadline.instant().into(), fresh).await {
+        Ok(Ok(catalogue)) => Ok(catalogue.clone().expect("the condition asked for one")),
+        Ok(Err(_closed)) => Err(TokenError::Down),
+        Err(_elapsed) if token.state().serves() => Err(TokenError::Late),
+        Err(_elapsed) => Err(TokenError::Down),
+    }
 }
 
 async fn wait_for(token: &Token, condition: impl FnMut(&TokenState) -> bool) -> TokenState {
@@ -107,7 +132,7 @@ impl Bench {
     async fn reconnected(&self, old: ObjectHandle) -> ObjectHandle {
         let deadline = soon();
         loop {
-            let catalogue = self.token.catalogue_since(Instant::now(), deadline).await;
+            let catalogue = catalogue_since(&self.token, Instant::now(), deadline).await;
             let id = "key".parse().expect("it is an external key id");
             let found = catalogue.expect("the token comes back").find(&id);
             let handle = found.expect("it is there").expect("it is usable").newest().at;

@@ -38,7 +38,8 @@ async fn a_token_that_is_away_is_tried_until_it_comes() {
     let bench = Bench { backend, key, token };
     let state = wait_for(&bench.token, |state| matches!(state, TokenState::Down(_))).await;
     assert!(!state.serves());
-    let answer = bench.token.catalogue_since(Instant::now(), Deadline::after(Duration::ZERO)).await;
+    let answer =
+        super::catalogue_since(&bench.token, Instant::now(), Deadline::after(Duration::ZERO)).await;
     assert_eq!(answer.err(), Some(TokenError::Down));
     bench.backend.always("C_OpenSession", None);
     wait_for(&bench.token, |state| *state == TokenState::Up).await;
@@ -56,7 +57,7 @@ async fn a_refused_pin_is_tried_once() {
     assert_eq!(bench.encrypt().await, Err(TokenError::Down));
     // Longer than the first pause between two attempts, and a wish that might wake somebody.
     let deadline = Deadline::after(Duration::from_millis(600));
-    let answer = bench.token.catalogue_since(Instant::now(), deadline).await;
+    let answer = super::catalogue_since(&bench.token, Instant::now(), deadline).await;
     assert_eq!(answer.err(), Some(TokenError::Down));
     assert_eq!(bench.token.state(), TokenState::PinRefused);
     assert_eq!(bench.backend.calls("C_Login"), 1);
@@ -81,7 +82,7 @@ async fn a_key_made_since_is_found_by_one_reading_for_all() {
     assert!(bench.token.catalogue().expect("it was read").find(&id).is_none());
     let readings = bench.backend.calls("C_FindObjects");
     let moment = Instant::now();
-    let ask = || bench.token.catalogue_since(moment, soon());
+    let ask = || super::catalogue_since(&bench.token, moment, soon());
     let (a, b, c, d) = tokio::join!(ask(), ask(), ask(), ask());
     for catalogue in [a, b, c, d] {
         let catalogue = catalogue.expect("the token can be read");
@@ -97,15 +98,17 @@ async fn a_key_made_since_is_found_by_one_reading_for_all() {
 async fn a_reading_that_began_too_early_does_not_count() {
     let bench = Bench::up(settings(1)).await;
     let gate = bench.backend.hang("C_FindObjects");
-    let first = bench.token.catalogue_since(Instant::now(), Deadline::after(Duration::ZERO)).await;
+    let first =
+        super::catalogue_since(&bench.token, Instant::now(), Deadline::after(Duration::ZERO)).await;
     assert_eq!(first.err(), Some(TokenError::Late));
     gate.wait_for(1);
     let moment = Instant::now();
-    let late = bench.token.catalogue_since(moment, Deadline::after(Duration::ZERO)).await;
+    let late = super::catalogue_since(&bench.token, moment, Deadline::after(Duration::ZERO)).await;
     assert_eq!(late.err(), Some(TokenError::Late));
-    let (catalogue, ()) = tokio::join!(bench.token.catalogue_since(moment, soon()), async {
-        gate.open();
-    });
+    let (catalogue, ()) =
+        tokio::join!(super::catalogue_since(&bench.token, moment, soon()), async {
+            gate.open();
+        });
     assert!(catalogue.expect("the token can be read").started() >= moment);
 }
 
@@ -114,7 +117,7 @@ async fn a_catalogue_that_is_fresh_enough_costs_no_reading() {
     let bench = Bench::up(settings(1)).await;
     let readings = bench.backend.calls("C_FindObjects");
     let since = bench.token.catalogue().expect("it was read").started();
-    let again = bench.token.catalogue_since(since, soon()).await;
+    let again = super::catalogue_since(&bench.token, since, soon()).await;
     assert_eq!(again.expect("it is there").started(), since);
     assert_eq!(bench.backend.calls("C_FindObjects"), readings);
 }
