@@ -2,29 +2,25 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_BBOOL, CK_BYTE, CK_FLAGS, CK_FUNCTION_LIST, CK_GCM_PARAMS, CK_MECHANISM,
-    CK_NOTIFY, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CK_ULONG, CKR_OK,
+    CK_ATTRIBUTE, CK_BBOOL, CK_BYTE, CK_FUNCTION_LIST, CK_GCM_PARAMS, CK_MECHANISM,
+    CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CK_ULONG, CKR_OK,
 };
 
 use super::library::Library;
-use super::session::{Link, Pkcs11Session, TokenSelector, find_token};
-use crate::hsm::backend::{ObjectHandle, Session, TAG_LEN};
+use super::session::{Pkcs11Session, TokenSelector, find_token};
+use super::stage::{self, HANDLE, KEY, close, generate, metrics, open};
+use crate::hsm::backend::{Session, TAG_LEN};
 use crate::hsm::codes;
 use crate::hsm::fault::{Cause, Fault, FaultKind};
-use crate::hsm::profile::{self, Profile, SessionKind};
-use crate::metrics::{Metrics, TokenMetrics};
+use crate::hsm::profile;
 
-const KEY: ObjectHandle = ObjectHandle { generation: 1, number: 7 };
 const TEXT: &[u8] = b"sixteen byte iv";
 
 thread_local! {
     /// The length or count that the module claims to have written, added to what it was given.
     static CLAIM: Cell<i64> = const { Cell::new(0) };
-    /// The handle that it gives.
-    static HANDLE: Cell<CK_ULONG> = const { Cell::new(1) };
     /// Whether it writes an IV of its own.
     static OWN_IV: Cell<bool> = const { Cell::new(false) };
     /// How often a search was ended.
@@ -37,24 +33,8 @@ fn claim(length: *mut CK_ULONG) -> CK_RV {
     CKR_OK
 }
 
-extern "C" fn open(
-    _: CK_SLOT_ID,
-    _: CK_FLAGS,
-    _: *mut std::ffi::c_void,
-    _: CK_NOTIFY,
-    session: *mut CK_SESSION_HANDLE,
-) -> CK_RV {
-    // SAFETY: the caller gives a valid place.
-    unsafe { *session = HANDLE.get() };
-    CKR_OK
-}
-
 extern "C" fn find_final(_: CK_SESSION_HANDLE) -> CK_RV {
     FINALS.set(FINALS.get() + 1);
-    CKR_OK
-}
-
-extern "C" fn close(_: CK_SESSION_HANDLE) -> CK_RV {
     CKR_OK
 }
 
@@ -91,18 +71,6 @@ extern "C" fn find(
     claim(count)
 }
 
-extern "C" fn generate(
-    _: CK_SESSION_HANDLE,
-    _: *mut CK_MECHANISM,
-    _: *mut CK_ATTRIBUTE,
-    _: CK_ULONG,
-    key: *mut CK_OBJECT_HANDLE,
-) -> CK_RV {
-    // SAFETY: the caller gives a valid place.
-    unsafe { *key = HANDLE.get() };
-    CKR_OK
-}
-
 /// Gives not one of them, as no module should.
 extern "C" fn attributes(
     _: CK_SESSION_HANDLE,
@@ -115,10 +83,6 @@ extern "C" fn attributes(
 
 extern "C" fn slots(_: CK_BBOOL, _: *mut CK_SLOT_ID, count: *mut CK_ULONG) -> CK_RV {
     claim(count)
-}
-
-fn metrics() -> Arc<TokenMetrics> {
-    Metrics::new().token(&"test".parse().expect("it is a token name"))
 }
 
 fn library() -> Arc<Library> {
@@ -140,14 +104,7 @@ fn library() -> Arc<Library> {
 }
 
 fn session() -> Pkcs11Session {
-    session_of(&profile::GENERIC).expect("it has a number")
-}
-
-fn session_of(profile: &'static Profile) -> Result<Pkcs11Session, Fault> {
-    let current = Arc::new(AtomicU64::new(KEY.generation));
-    let (library, metrics, token_ivs) = (library(), metrics(), Arc::default());
-    let link = Link { library, metrics, profile, token_ivs, current };
-    Pkcs11Session::open(link, 0, KEY.generation, SessionKind::ReadWrite)
+    stage::session(library(), &profile::GENERIC).expect("it has a number")
 }
 
 /// A lie is noticed, and costs the session: nobody knows in which state it is.
@@ -212,7 +169,7 @@ fn the_number_of_nothing_is_no_session_and_no_key() {
     let mut session = session();
     HANDLE.set(0);
     nonsense(session.make_probe_key());
-    nonsense(session_of(&profile::GENERIC));
+    nonsense(stage::session(library(), &profile::GENERIC));
 }
 
 /// Else a key would lose its label, its kind or its usage by an accident of the token's.

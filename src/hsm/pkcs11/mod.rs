@@ -16,6 +16,8 @@ mod own_process;
 #[cfg(test)]
 mod plays;
 mod session;
+#[cfg(test)]
+mod stage;
 mod token_iv;
 
 use std::sync::Arc;

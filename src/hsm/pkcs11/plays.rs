@@ -3,25 +3,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_BBOOL, CK_BYTE, CK_FLAGS, CK_FUNCTION_LIST, CK_GCM_PARAMS, CK_INFO,
-    CK_MECHANISM, CK_NOTIFY, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CK_TOKEN_INFO,
-    CK_ULONG, CK_USER_TYPE, CKR_ENCRYPTED_DATA_INVALID, CKR_OK,
+    CK_BBOOL, CK_BYTE, CK_FUNCTION_LIST, CK_GCM_PARAMS, CK_INFO, CK_MECHANISM, CK_RV,
+    CK_SESSION_HANDLE, CK_SLOT_ID, CK_TOKEN_INFO, CK_ULONG, CK_USER_TYPE,
+    CKR_ENCRYPTED_DATA_INVALID, CKR_OK,
 };
 
-use super::session::{Link, Pkcs11Session};
-use super::token_iv::{TokenIvs, admit};
+use super::session::Pkcs11Session;
+use super::stage::{self, KEY, close, generate, metrics, open};
+use super::token_iv::admit;
 use super::{Library, Pkcs11Backend, TokenSelector};
-use crate::hsm::backend::{Backend, ObjectHandle, Sealed, Session};
+use crate::hsm::backend::{Backend, Sealed, Session};
 use crate::hsm::fault::{Cause, Fault, FaultKind};
-use crate::hsm::profile::{self, IvSource, Profile, SessionKind};
-use crate::metrics::{Metrics, TokenMetrics};
+use crate::hsm::profile::{self, IvSource, Profile};
 use crate::secret::Secret;
 use crate::wire::gcm::Iv;
 
-const KEY: ObjectHandle = ObjectHandle { generation: 1, number: 7 };
 const TEXT: &[u8] = b"somebody's";
 const TAG: usize = 16;
 
@@ -130,35 +128,7 @@ extern "C" fn decrypt(
     CKR_OK
 }
 
-extern "C" fn open(
-    _: CK_SLOT_ID,
-    _: CK_FLAGS,
-    _: *mut std::ffi::c_void,
-    _: CK_NOTIFY,
-    session: *mut CK_SESSION_HANDLE,
-) -> CK_RV {
-    // SAFETY: the caller gives a valid place.
-    unsafe { *session = 1 };
-    CKR_OK
-}
-
-extern "C" fn close(_: CK_SESSION_HANDLE) -> CK_RV {
-    CKR_OK
-}
-
 extern "C" fn login(_: CK_SESSION_HANDLE, _: CK_USER_TYPE, _: *mut CK_BYTE, _: CK_ULONG) -> CK_RV {
-    CKR_OK
-}
-
-extern "C" fn generate(
-    _: CK_SESSION_HANDLE,
-    _: *mut CK_MECHANISM,
-    _: *mut CK_ATTRIBUTE,
-    _: CK_ULONG,
-    key: *mut CK_OBJECT_HANDLE,
-) -> CK_RV {
-    // SAFETY: the caller gives a valid place.
-    unsafe { *key = KEY.number as CK_OBJECT_HANDLE };
     CKR_OK
 }
 
@@ -202,15 +172,8 @@ fn library() -> Arc<Library> {
     }))
 }
 
-fn metrics() -> Arc<TokenMetrics> {
-    Metrics::new().token(&"test".parse().expect("it is a token name"))
-}
-
 fn session(profile: &'static Profile) -> Pkcs11Session {
-    let current = Arc::new(AtomicU64::new(KEY.generation));
-    let (library, metrics, token_ivs) = (library(), metrics(), Arc::new(TokenIvs::default()));
-    let link = Link { library, metrics, profile, token_ivs, current };
-    Pkcs11Session::open(link, 0, KEY.generation, SessionKind::ReadWrite).expect("it has a number")
+    stage::session(library(), profile).expect("it has a number")
 }
 
 fn encrypted(session: &mut Pkcs11Session) -> Result<Sealed, Fault> {

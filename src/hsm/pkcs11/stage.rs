@@ -1,0 +1,69 @@
+//! What the modules that tests play have in common: sessions that open and close, and keys that have
+//! a number.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use cryptoki_sys::{
+    CK_ATTRIBUTE, CK_FLAGS, CK_MECHANISM, CK_NOTIFY, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE,
+    CK_SLOT_ID, CK_ULONG, CKR_OK,
+};
+
+use super::library::Library;
+use super::session::{Link, Pkcs11Session};
+use super::token_iv::TokenIvs;
+use crate::hsm::backend::ObjectHandle;
+use crate::hsm::fault::Fault;
+use crate::hsm::profile::{Profile, SessionKind};
+use crate::metrics::{Metrics, TokenMetrics};
+
+pub(super) const KEY: ObjectHandle = ObjectHandle { generation: 1, number: 7 };
+
+thread_local! {
+    /// The number of every session and key.
+    pub(super) static HANDLE: Cell<CK_ULONG> = const { Cell::new(1) };
+}
+
+pub(super) extern "C" fn open(
+    _: CK_SLOT_ID,
+    _: CK_FLAGS,
+    _: *mut std::ffi::c_void,
+    _: CK_NOTIFY,
+    session: *mut CK_SESSION_HANDLE,
+) -> CK_RV {
+    // SAFETY: the caller gives a valid place.
+    unsafe { *session = HANDLE.get() };
+    CKR_OK
+}
+
+pub(super) extern "C" fn close(_: CK_SESSION_HANDLE) -> CK_RV {
+    CKR_OK
+}
+
+pub(super) extern "C" fn generate(
+    _: CK_SESSION_HANDLE,
+    _: *mut CK_MECHANISM,
+    _: *mut CK_ATTRIBUTE,
+    _: CK_ULONG,
+    key: *mut CK_OBJECT_HANDLE,
+) -> CK_RV {
+    // SAFETY: the caller gives a valid place.
+    unsafe { *key = HANDLE.get() };
+    CKR_OK
+}
+
+pub(super) fn metrics() -> Arc<TokenMetrics> {
+    Metrics::new().token(&"test".parse().expect("it is a token name"))
+}
+
+/// A session of the connection that [`KEY`] belongs to.
+pub(super) fn session(
+    library: Arc<Library>,
+    profile: &'static Profile,
+) -> Result<Pkcs11Session, Fault> {
+    let current = Arc::new(AtomicU64::new(KEY.generation));
+    let token_ivs = Arc::new(TokenIvs::default());
+    let link = Link { library, metrics: metrics(), profile, token_ivs, current };
+    Pkcs11Session::open(link, 0, KEY.generation, SessionKind::ReadWrite)
+}
