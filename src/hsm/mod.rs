@@ -20,6 +20,7 @@ mod load;
 pub mod pkcs11;
 pub mod process;
 pub mod profile;
+pub mod proof;
 mod queue;
 mod shared;
 pub mod state;

@@ -5,12 +5,7 @@ use super::office::Office;
 use super::survey::Object;
 use crate::hsm::backend::IV_LEN;
 use crate::hsm::fault::FaultKind;
-
-/// How often two keys must differ before they are called different: HSMs flip bits.
-const TRIES: usize = 3;
-
-const TEXT: &[u8] = b"xksd:equal";
-const AAD: &[u8] = b"xksd:proof";
+use crate::hsm::proof::{AAD, TEXT, TRIES};
 
 /// Whether `reader` decrypts what `writer` encrypted. Of one and the same object: whether it works.
 ///

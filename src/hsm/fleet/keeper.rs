@@ -16,6 +16,7 @@ use crate::clock::Deadline;
 use crate::hsm::fault::FaultKind;
 use crate::hsm::key::Standing;
 use crate::hsm::lanes::Lane;
+use crate::hsm::proof::{AAD, TEXT, TRIES};
 use crate::hsm::token::{Opening, Token, TokenError, TokenState};
 use crate::keystore::KeyRule;
 use crate::names::ExternalKeyId;
@@ -30,17 +31,11 @@ const PROOFS_AT_ONCE: usize = 4;
 /// How long one encryption or decryption of a proof may take.
 const PROOF_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often two keys must differ before they are called different: HSMs flip bits.
-const PROOF_TRIES: usize = 3;
-
 /// How long after a proof that showed nothing it is tried again.
 const PROOF_PAUSE: Duration = Duration::from_millis(500);
 
 /// How often what proofs show is published while more of them run.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
-
-const TEXT: &[u8] = b"xksd:equal";
-const AAD: &[u8] = b"xksd:proof";
 
 /// See the module.
 #[derive(Debug)]
@@ -219,7 +214,7 @@ impl Keeper {
 
 /// Has one token decrypt what the other encrypted.
 async fn prove(candidate: &Token, anchor: &Token, pair: Pair) -> Outcome {
-    for _try in 0..PROOF_TRIES {
+    for _try in 0..TRIES {
         let deadline = || Deadline::after(PROOF_PATIENCE);
         let plaintext = Arc::new(Plaintext::new(TEXT.to_vec()));
         let sealed = candidate
