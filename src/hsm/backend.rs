@@ -8,7 +8,6 @@ use std::fmt;
 use super::fault::Fault;
 use super::key::KeyAttributes;
 use super::state::KeyState;
-use crate::names::ExternalKeyId;
 use crate::secret::Plaintext;
 use crate::wire::gcm::Iv;
 
@@ -116,8 +115,8 @@ pub trait Session {
 
 /// A session that may also change the token. No daemon ever has one.
 pub trait Administration: Session {
-    /// Everything that bears this label, keys and other objects.
-    fn labelled(&mut self, label: &ExternalKeyId) -> Result<Vec<Labelled>, Fault>;
+    /// Everything that bears this `CKA_LABEL`, keys and other objects.
+    fn labelled(&mut self, label: &str) -> Result<Vec<Labelled>, Fault>;
 
     /// What the token says of how an object is kept.
     fn read_protection(&mut self, object: ObjectHandle) -> Result<Protection, Fault>;
@@ -125,7 +124,7 @@ pub trait Administration: Session {
     /// Has the token make an AES-256 key that never leaves it.
     fn generate(
         &mut self,
-        label: &ExternalKeyId,
+        label: &str,
         state: &KeyState,
         usage: NewKeyUsage,
     ) -> Result<ObjectHandle, Fault>;

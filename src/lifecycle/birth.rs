@@ -43,7 +43,7 @@ pub struct Wish {
     /// What it is for.
     pub usage: NewKeyUsage,
     /// The version that it follows.
-    previous: Option<(KeyVersion, ObjectId)>,
+    pub(super) previous: Option<(KeyVersion, ObjectId)>,
 }
 
 /// What was made.
@@ -108,7 +108,7 @@ pub fn bear(
     let survey = office.survey(id)?;
     let wanted = wish(&survey, kind)?;
     let mut own = match survey.pending(wanted.version).first() {
-        None => Some(generate(office, id, &wanted)?),
+        None => Some(generate(office, 0, id.as_str(), &wanted)?),
         Some(_) => None,
     };
     let in_use = |survey: &Survey| {
@@ -188,9 +188,14 @@ fn enable(office: &mut Office, objects: Vec<Object>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes a pending object on the first token, and gives its identity.
-fn generate(office: &mut Office, id: &ExternalKeyId, wish: &Wish) -> Result<ObjectId, Error> {
-    office.with(0, |session| {
+/// Makes a pending object with this label, and gives its identity.
+pub(super) fn generate(
+    office: &mut Office,
+    token: usize,
+    label: &str,
+    wish: &Wish,
+) -> Result<ObjectId, Error> {
+    office.with(token, |session| {
         let mut bytes = [0; 8];
         // Zero is taken by foreign keys.
         while bytes == [0; 8] {
@@ -200,13 +205,15 @@ fn generate(office: &mut Office, id: &ExternalKeyId, wish: &Wish) -> Result<Obje
         let state = KeyState::pending(object_id, wish.version, Date::of(SystemTime::now()));
         let mut attempt = 1;
         loop {
-            let Err(fault) = session.generate(id, &state, wish.usage) else { return Ok(object_id) };
+            let Err(fault) = session.generate(label, &state, wish.usage) else {
+                return Ok(object_id);
+            };
             let is_general = fault.cause == Cause::Returned(codes::GENERAL_ERROR);
             if !is_general || attempt == GENERATE_ATTEMPTS {
                 return Err(fault);
             }
             // It may have been made all the same, and two of one identity would be one too many.
-            for object in session.labelled(id)? {
+            for object in session.labelled(label)? {
                 if session.read_changeable(object.handle)?.id == state.to_string().as_bytes() {
                     return Ok(object_id);
                 }

@@ -12,6 +12,7 @@
 mod birth;
 mod change;
 mod destroy;
+mod freeze;
 mod office;
 mod proof;
 mod survey;
@@ -20,6 +21,7 @@ mod verify;
 pub use birth::{Birth, Kind, bear, wish};
 pub use change::{Change, Plan, Write, apply, plan};
 pub use destroy::{Doomed, destroy, doomed};
+pub use freeze::{freeze, markers, unfreeze};
 pub use office::{Failed, Office};
 pub use survey::{Held, Object, Survey};
 pub use verify::{Agreement, Verified, verify};

@@ -4,9 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use support::child::{TokenAtHand, Way, with_token};
 use xksd::hsm::backend::NewKeyUsage;
+use xksd::hsm::freeze::Marker;
 use xksd::hsm::state::{Date, VersionStatus};
 use xksd::lifecycle::{
-    Agreement, Change, Error, Kind, Office, Refusal, Survey, apply, bear, destroy, verify,
+    Agreement, Change, Error, Kind, Office, Refusal, Survey, apply, bear, destroy, freeze, markers,
+    unfreeze, verify,
 };
 use xksd::names::ExternalKeyId;
 
@@ -66,6 +68,15 @@ fn a_key_lives(token: &TokenAtHand) {
     assert_eq!((doomed.objects.len(), doomed.is_whole_key), (2, true));
     assert!(office.survey(&id).expect("the token is there").versions.is_empty());
     assert_eq!(states(&office.survey(&other).expect("it is there")), [(1, Enabled)]);
+    let marker = Marker::All;
+    for made in [1, 0] {
+        assert_eq!(freeze(&mut office, &marker).expect("the token is there").len(), made);
+        assert_eq!(markers(&mut office, &marker).expect("the token is there").len(), 1);
+    }
+    for destroyed in [1, 0] {
+        assert_eq!(unfreeze(&mut office, &marker).expect("the token is there").len(), destroyed);
+        assert_eq!(markers(&mut office, &marker).expect("the token is there").len(), 0);
+    }
     assert_eq!(office.failures(), []);
 }
 

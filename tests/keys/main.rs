@@ -3,6 +3,7 @@
 mod change;
 mod crash;
 mod destroy;
+mod freeze;
 mod house;
 mod rotate;
 mod show;

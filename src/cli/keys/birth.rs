@@ -22,13 +22,13 @@ pub(in crate::cli) struct Create {
     /// External key id: 1 to 128 characters of A-Z a-z 0-9 - . _
     id: ExternalKeyId,
     #[command(flatten)]
-    scope: Scope,
+    pub(super) scope: Scope,
     /// What it is for: encrypt,decrypt or one of them or none
     #[arg(long, default_value = "encrypt,decrypt")]
     usage: KeyUsage,
     /// Say what would be done, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Print the new key as JSON
     #[arg(long)]
     json: bool,
@@ -39,13 +39,13 @@ pub(in crate::cli) struct Rotate {
     /// External key id
     id: ExternalKeyId,
     #[command(flatten)]
-    scope: Scope,
+    pub(super) scope: Scope,
     /// How many seconds the other tokens of the key store may take to show the new object
     #[arg(long, value_name = "SECONDS", default_value = REPLICATION_PATIENCE)]
     wait: u16,
     /// Say what would be done, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Print the new version as JSON
     #[arg(long)]
     json: bool,

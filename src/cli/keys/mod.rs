@@ -3,6 +3,7 @@
 mod birth;
 mod change;
 mod destroy;
+mod freeze;
 mod scope;
 mod show;
 mod verify;
@@ -35,6 +36,10 @@ pub(super) enum Keys {
     CancelDeletion(change::CancelDeletion),
     /// Destroy a key or a version for good, once its date has come
     Destroy(destroy::Destroy),
+    /// Stop the use of all keys of a key store, or of every key store
+    Freeze(freeze::Freeze),
+    /// Serve a frozen key store again
+    Unfreeze(freeze::Unfreeze),
     /// Have all tokens prove that they hold the same keys
     Verify(verify::Verify),
 }
@@ -52,6 +57,8 @@ impl Keys {
             Self::ScheduleDeletion(schedule) => schedule.run(),
             Self::CancelDeletion(cancel) => cancel.run(),
             Self::Destroy(destroy) => destroy.run(),
+            Self::Freeze(freeze) => freeze.run(),
+            Self::Unfreeze(unfreeze) => unfreeze.run(),
             Self::Verify(verify) => verify.run(),
         };
         let code = match outcome {

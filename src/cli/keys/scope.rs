@@ -1,7 +1,7 @@
 //! Which tokens a command is about, and the way to them.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -24,7 +24,7 @@ pub(super) struct Scope {
     config: ConfigFile,
     /// All tokens of this key store; may be left out if there is only one group of tokens
     #[arg(long, value_name = "NAME", conflicts_with = "token")]
-    keystore: Option<KeystoreName>,
+    pub(super) keystore: Option<KeystoreName>,
     /// This token and no other
     #[arg(long, value_name = "NAME")]
     token: Option<TokenName>,
@@ -42,6 +42,11 @@ pub(super) enum Unnamed {
 }
 
 impl Scope {
+    /// Where the daemon of this configuration can be told something, if anywhere.
+    pub(super) fn control_socket(&self) -> Option<PathBuf> {
+        configuration(&self.config).ok()?.ops.control_socket
+    }
+
     /// Connects to the tokens that are meant. Those that fail are noted by the office.
     pub(super) fn open(&self, unnamed: Unnamed) -> Result<Office, Failure> {
         let names = self.names(&configuration(&self.config)?, unnamed)?;
@@ -133,7 +138,7 @@ pub(super) fn conclude(
     outcome: Result<(), Error>,
 ) -> Result<(), Failure> {
     let needs_all = matches!(outcome, Err(Error::Refused(Refusal::Incomplete(_))));
-    let mut failure = match outcome {
+    let failure = match outcome {
         Ok(()) | Err(Error::NoToken | Error::Refused(Refusal::Incomplete(_))) => None,
         // Told of below, unless it is about one object only.
         Err(Error::Token { token, .. })
@@ -144,19 +149,23 @@ pub(super) fn conclude(
         Err(Error::Token { token, fault }) => Some(token_failure(fault, &token)),
         Err(error) => Some(Failure::new(Exit::CannotCreate, format!("key `{id}`: {error}"))),
     };
-    for failed in office.failures() {
-        failure = Some(match failure {
-            None => token_failure(failed.fault, &failed.token),
-            Some(failure) => failure.and(format!("token `{}`: {}", failed.token, failed.fault)),
-        });
-    }
-    match failure {
+    match and_unreached(failure, office) {
         None => Ok(()),
         Some(failure) if needs_all && office.len() > 1 => {
             Err(failure.hint("nothing was done: this needs every token of the key store"))
         }
         Some(failure) => Err(failure),
     }
+}
+
+/// Adds the tokens that could not be reached, or failed.
+pub(super) fn and_unreached(failure: Option<Failure>, office: &Office) -> Option<Failure> {
+    office.failures().iter().fold(failure, |failure, failed| {
+        Some(match failure {
+            None => token_failure(failed.fault, &failed.token),
+            Some(failure) => failure.and(format!("token `{}`: {}", failed.token, failed.fault)),
+        })
+    })
 }
 
 /// How a token failed, and what to look at.

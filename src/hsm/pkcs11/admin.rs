@@ -14,7 +14,6 @@ use crate::hsm::backend::{Administration, Labelled, NewKeyUsage, ObjectHandle, P
 use crate::hsm::fault::{Fault, FaultKind};
 use crate::hsm::profile::SessionKind;
 use crate::hsm::state::KeyState;
-use crate::names::ExternalKeyId;
 
 impl Pkcs11Backend {
     /// Connects with a session that may change the token. The PIN is tried once.
@@ -27,9 +26,9 @@ impl Pkcs11Backend {
 }
 
 impl Administration for Pkcs11Session {
-    fn labelled(&mut self, label: &ExternalKeyId) -> Result<Vec<Labelled>, Fault> {
+    fn labelled(&mut self, label: &str) -> Result<Vec<Labelled>, Fault> {
         self.check_connection()?;
-        let mut text = label.as_str().as_bytes().to_vec();
+        let mut text = label.as_bytes().to_vec();
         let mut objects = Vec::new();
         self.find(bytes(CKA_LABEL, &mut text), &mut objects)?;
         let mut labelled = Vec::with_capacity(objects.len());
@@ -80,14 +79,14 @@ impl Administration for Pkcs11Session {
 
     fn generate(
         &mut self,
-        label: &ExternalKeyId,
+        label: &str,
         state: &KeyState,
         usage: NewKeyUsage,
     ) -> Result<ObjectHandle, Fault> {
         self.check_connection()?;
         let mut class = CKO_SECRET_KEY;
         let mut length: CK_ULONG = 32;
-        let mut text = label.as_str().as_bytes().to_vec();
+        let mut text = label.as_bytes().to_vec();
         let mut id = state.to_string().into_bytes();
         let (mut yes, mut no) = (cryptoki_sys::CK_TRUE, cryptoki_sys::CK_FALSE);
         // Every usage is set: modules differ in what they assume.
