@@ -86,6 +86,11 @@ impl Failure {
         ExitCode::from(self.code())
     }
 
+    /// The first error, without its hints.
+    pub(super) fn headline(&self) -> &str {
+        self.errors.first().map_or("", |(error, _)| error)
+    }
+
     /// The code to end with.
     pub fn code(&self) -> u8 {
         self.exit as u8

@@ -4,6 +4,7 @@ mod birth;
 mod change;
 mod destroy;
 mod freeze;
+mod herald;
 mod scope;
 mod show;
 mod verify;
@@ -15,6 +16,7 @@ use clap::Subcommand;
 
 use super::{Exit, Failure};
 use crate::hsm::pkcs11::exit_now;
+use scope::Scope;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Keys {
@@ -61,6 +63,9 @@ impl Keys {
             Self::Unfreeze(unfreeze) => unfreeze.run(),
             Self::Verify(verify) => verify.run(),
         };
+        if let Some(scope) = self.changed() {
+            herald::tell(scope);
+        }
         let code = match outcome {
             Ok(()) => 0,
             Err(failure) => {
@@ -69,5 +74,24 @@ impl Keys {
             }
         };
         exit_now(code.into())
+    }
+
+    /// Where something may have been changed, even if the command failed.
+    fn changed(&self) -> Option<&Scope> {
+        let (scope, dry_run) = match self {
+            Self::Create(create) => (&create.scope, create.dry_run),
+            Self::Rotate(rotate) => (&rotate.scope, rotate.dry_run),
+            Self::Disable(change::Disable { target })
+            | Self::Enable(change::Enable { target })
+            | Self::ScheduleDeletion(change::ScheduleDeletion { target, .. })
+            | Self::CancelDeletion(change::CancelDeletion { target }) => {
+                (&target.scope, target.dry_run)
+            }
+            Self::Destroy(destroy) => (&destroy.scope, destroy.dry_run),
+            Self::Freeze(freeze::Freeze { target })
+            | Self::Unfreeze(freeze::Unfreeze { target }) => (&target.scope, target.dry_run),
+            Self::List(_) | Self::Describe(_) | Self::Verify(_) => return None,
+        };
+        (!dry_run).then_some(scope)
     }
 }
