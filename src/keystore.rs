@@ -5,9 +5,9 @@
 //! gives a [`Permit`] for one external key id; only a permit and the key that the catalogue holds
 //! under that id make an [`AuthorizedKey`], and only that reaches the HSM.
 
+mod rule;
+
 use std::collections::HashMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::hsm::freeze::Freezes;
@@ -20,6 +20,8 @@ use crate::sigv4::{Credentials, Verified};
 use crate::wire::ciphertext_format::{CiphertextFormat, Formats};
 use crate::wire::ciphertext_metadata::CiphertextMetadata;
 use crate::wire::request::IntegrityValue;
+
+pub use rule::{KeyRule, KeyRuleError};
 
 /// What a key store is made from.
 #[derive(Debug)]
@@ -54,56 +56,6 @@ pub enum VerifyWrites {
     Always,
     /// Those that ask for a data integrity value (P-43).
     WhenAsked,
-}
-
-/// One or several external key ids.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyRule {
-    /// This one.
-    Exact(ExternalKeyId),
-    /// All that begin so; written with a `*` at the end. Empty: all.
-    Prefix(Box<str>),
-}
-
-/// Why a text is no key rule.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeyRuleError {
-    /// A `*` elsewhere than at the end.
-    #[error("a `*` may only stand at the end")]
-    InnerStar,
-    /// No external key id could fit.
-    #[error("{0}")]
-    Name(#[from] crate::names::NameError),
-}
-
-impl FromStr for KeyRule {
-    type Err = KeyRuleError;
-
-    fn from_str(text: &str) -> Result<Self, KeyRuleError> {
-        let Some(prefix) = text.strip_suffix('*') else {
-            if text.contains('*') {
-                return Err(KeyRuleError::InnerStar);
-            }
-            return Ok(Self::Exact(text.parse()?));
-        };
-        if prefix.contains('*') {
-            return Err(KeyRuleError::InnerStar);
-        }
-        if !prefix.is_empty() {
-            prefix.parse::<ExternalKeyId>()?;
-        }
-        Ok(Self::Prefix(prefix.into()))
-    }
-}
-
-impl KeyRule {
-    /// Whether this external key id is among them.
-    pub fn allows(&self, id: &ExternalKeyId) -> bool {
-        match self {
-            Self::Exact(exact) => exact == id,
-            Self::Prefix(prefix) => id.as_str().starts_with(&**prefix),
-        }
-    }
 }
 
 /// One key store.
@@ -433,15 +385,6 @@ impl Keystores {
     }
 }
 
-impl fmt::Display for KeyRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(id) => id.fmt(f),
-            Self::Prefix(prefix) => write!(f, "{prefix}*"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -481,20 +424,5 @@ mod tests {
     fn every_clash_is_named_p_14() {
         let stores = vec![keystore("a", "one", ID_A), keystore("b", "one", ID_A)];
         assert_eq!(Keystores::new(stores).unwrap_err().len(), 2);
-    }
-
-    #[test]
-    fn key_rules_are_exact_or_prefixes() {
-        let rule = |text: &str| text.parse::<KeyRule>();
-        let id = |text: &str| text.parse::<ExternalKeyId>().unwrap();
-        assert!(rule("abc").unwrap().allows(&id("abc")));
-        assert!(!rule("abc").unwrap().allows(&id("abcd")));
-        assert!(rule("abc*").unwrap().allows(&id("abcd")));
-        assert!(!rule("abc*").unwrap().allows(&id("ab")));
-        assert!(rule("*").unwrap().allows(&id("anything")));
-        assert_eq!(rule("a*b"), Err(KeyRuleError::InnerStar));
-        assert_eq!(rule("a**"), Err(KeyRuleError::InnerStar));
-        assert!(matches!(rule("a:*"), Err(KeyRuleError::Name(_))));
-        assert!(matches!(rule(""), Err(KeyRuleError::Name(_))));
     }
 }
