@@ -15,6 +15,7 @@ const LAYERS: [&[&str]; 6] = [
         "hsm::fault",
         "hsm::key",
         "hsm::state",
+        "limits",
         "hsm::freeze",
         "hsm::codes",
         "hsm::profile",
