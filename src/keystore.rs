@@ -13,6 +13,7 @@ use std::sync::Arc;
 use crate::hsm::freeze::Freezes;
 use crate::hsm::key::{Holder, Holders, Key, Version};
 use crate::hsm::state::VersionStatus;
+use crate::limits::{self, Admission, Exceeded, KeyLimiters, Limiter};
 use crate::names::{
     AccessKeyId, ExternalKeyId, KeyVersion, KeystoreName, ObjectId, PathPrefix, Region, TokenName,
 };
@@ -46,6 +47,10 @@ pub struct Settings {
     pub verify_writes: VerifyWrites,
     /// Which ciphertexts are read, and which are written.
     pub formats: Formats,
+    /// How much may be asked of it.
+    pub quota: limits::Settings,
+    /// How much may be asked of each of its keys.
+    pub key_quota: limits::Settings,
 }
 
 /// Which encryptions are decrypted again, and compared, before they are answered.
@@ -62,6 +67,8 @@ pub enum VerifyWrites {
 #[derive(Debug)]
 pub struct Keystore {
     settings: Settings,
+    requests: Limiter,
+    requests_by_key: KeyLimiters,
 }
 
 /// Why a caller who is who it says may not go on.
@@ -100,12 +107,20 @@ pub enum Refused {
     /// The key has versions, and the format that the key store writes can't name them.
     #[error("the key has versions, and the key store writes a format that knows none")]
     Versioned,
+    /// More requests than the key store's quota allows.
+    #[error("more requests than the quota of the key store allows")]
+    OverQuota(Exceeded),
+    /// More requests than the quota of each key allows.
+    #[error("more requests for this key than the key quota of the key store allows")]
+    OverKeyQuota(Exceeded),
 }
 
 impl Keystore {
     /// A key store with these settings.
     pub fn new(settings: Settings) -> Self {
-        Self { settings }
+        let requests = Limiter::new(&settings.quota);
+        let requests_by_key = KeyLimiters::new(settings.key_quota.clone());
+        Self { settings, requests, requests_by_key }
     }
 
     /// Its name in the configuration.
@@ -158,15 +173,23 @@ impl Keystore {
         if self.settings.enabled { Ok(()) } else { Err(Refused::KeystoreDisabled) }
     }
 
-    /// Lets a verified caller name one external key of this key store.
+    /// Lets one more request of a verified caller in, if the key store's quota has room for it. Nobody
+    /// else can use a quota up: it is charged to those whose signature holds.
+    pub fn admit(&self, caller: &Verified) -> Result<Admission, Refused> {
+        self.open(caller)?;
+        self.requests.admit().map_err(Refused::OverQuota)
+    }
+
+    /// Lets a verified caller, whose request was admitted, name one external key of this key store.
     pub fn permit<'a>(
         &'a self,
         caller: &Verified,
+        _admission: &Admission,
         id: &'a ExternalKeyId,
     ) -> Result<Permit<'a>, Refused> {
         self.open(caller)?;
         if self.settings.keys.iter().any(|rule| rule.allows(id)) {
-            Ok(Permit { id, keystore: &self.settings })
+            Ok(Permit { id, keystore: &self.settings, requests: &self.requests_by_key })
         } else {
             Err(Refused::KeyNotAllowed)
         }
@@ -187,6 +210,7 @@ impl Keystore {
 pub struct Permit<'a> {
     id: &'a ExternalKeyId,
     keystore: &'a Settings,
+    requests: &'a KeyLimiters,
 }
 
 /// Whether a decryption follows the encryption.
@@ -213,6 +237,13 @@ impl Permit<'_> {
     /// The external key that may be named.
     pub fn id(&self) -> &ExternalKeyId {
         self.id
+    }
+
+    /// Lets one more request for the key in, if the quota of each key has room for it; `None` if there
+    /// is no such quota.
+    pub fn admit(&self, key: &Key<Holders>) -> Result<Option<Admission>, Refused> {
+        self.expect_same(key);
+        self.requests.admit(self.id).map_err(Refused::OverKeyQuota)
     }
 
     /// Whether the key may only be described: its key store is frozen, by its configuration or by one
@@ -404,6 +435,8 @@ mod tests {
             tokens: vec!["t".parse().unwrap()],
             verify_writes: VerifyWrites::default(),
             formats: Formats::Own,
+            quota: limits::Settings::default(),
+            key_quota: limits::Settings::default(),
         })
     }
 

@@ -13,6 +13,7 @@ use prometheus::{
     IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use crate::limits::Exceeded;
 use crate::names::{AccessKeyId, ExternalKeyId, KeystoreName, TokenName};
 pub use token::{HsmCall, JobRefused, TokenMetrics};
 
@@ -38,6 +39,7 @@ pub struct Metrics {
     connections_closed: IntCounterVec,
     accept_errors: IntCounter,
     panics: IntCounter,
+    over_quota: IntCounterVec,
     certificate_expiry: Gauge,
     key_encryptions: IntCounterVec,
     write_checks_failed: IntCounterVec,
@@ -82,6 +84,15 @@ impl Closed {
             Self::ProxyHeader => "proxy_header",
         }
     }
+}
+
+/// Whose quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QuotaOf {
+    /// The key store's.
+    Keystore,
+    /// That of each key.
+    Key,
 }
 
 impl Default for Metrics {
@@ -150,6 +161,12 @@ impl Metrics {
                 &["reason"],
             ),
             accept_errors: counter(r, "xksd_accept_errors_total", "Failed accept calls."),
+            over_quota: counters(
+                r,
+                "xksd_over_quota_total",
+                "Requests refused since the quota of their key store, or that of each key, was used up.",
+                &["keystore", "quota", "limit"],
+            ),
             panics: counter(
                 r,
                 "xksd_panics_total",
@@ -327,6 +344,19 @@ impl Metrics {
     /// accept(2) failed.
     pub fn accept_error(&self) {
         self.accept_errors.inc();
+    }
+
+    /// A request was refused since it was over a quota.
+    pub fn over_quota(&self, keystore: &KeystoreName, whose: QuotaOf, limit: Exceeded) {
+        let quota = match whose {
+            QuotaOf::Keystore => "keystore",
+            QuotaOf::Key => "key",
+        };
+        let limit = match limit {
+            Exceeded::Rate => "requests_per_second",
+            Exceeded::Concurrent => "concurrent",
+        };
+        self.over_quota.with_label_values(&[keystore.as_str(), quota, limit]).inc();
     }
 
     /// A request ended in a panic.

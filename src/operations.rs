@@ -125,6 +125,7 @@ pub async fn describe(
     permit: &Permit<'_>,
 ) -> Result<MetadataResponse, OperationError> {
     let Found { key, is_frozen, .. } = call.key(permit, call.arrived, |_key| Enough::Yes).await?;
+    let _admission = permit.admit(&key)?;
     let newest = key.newest();
     call.trace.version = Some(newest.version);
     let is_enabled = key.is_enabled() && !is_frozen;
@@ -143,10 +144,15 @@ pub async fn encrypt(
     let plaintext = Arc::new(plaintext);
     let group = call.group;
     let mut way = Way::new(group, call.arrived, call.deadline);
+    // Charged once, however many attempts there are, and held until the last has ended.
+    let mut admission = None;
     loop {
         let ready = |key: &Key<Holders>| group.readiness(key.newest());
         let found = call.key(permit, way.known_since(), ready).await?;
         let (key, writing) = permit.to_encrypt(found.usable()?, integrity)?;
+        if admission.is_none() {
+            admission = Some(permit.admit(&found.key)?);
+        }
         let attempt = way.next(&key)?;
         let aad = aad.as_deref();
         match encrypt_once(call, &attempt, &key, &plaintext, aad, (integrity, writing)).await {
@@ -251,6 +257,7 @@ pub async fn decrypt(
     let opening = Arc::new(Opening { iv, aad: framed, ciphertext, tag: *tag.as_bytes() });
     let group = call.group;
     let mut way = Way::new(group, call.arrived, call.deadline);
+    let mut admission = None;
     loop {
         // A version that is not known may have been made since.
         let ready = |key: &Key<Holders>| {
@@ -265,6 +272,9 @@ pub async fn decrypt(
             }
             key => key?,
         };
+        if admission.is_none() {
+            admission = Some(permit.admit(&found.key)?);
+        }
         let attempt = way.next(&key)?;
         call.trace.sent(&attempt, &key, format);
         let Attempt { token, handle, standing, .. } = attempt;

@@ -1,12 +1,14 @@
 //! The sections `keystores.NAME`.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
-use super::parse::{alternatives, flag};
+use super::parse::{alternatives, flag, number_within};
 use super::reader::{Section, Shape, parsed};
 use super::report::Wrong;
 use super::secrets::secret;
 use crate::keystore::{KeyRule, Settings, VerifyWrites};
+use crate::limits::{self, Rate};
 use crate::names::{AccessKeyId, KeystoreName, PathPrefix, Region, TokenName};
 use crate::sigv4::{Credentials, SecretAccessKey};
 use crate::wire::ciphertext_format::{AWS_SAMPLE, Formats, SampleConstants, SampleMetadata};
@@ -57,6 +59,8 @@ fn keystore(
     let frozen = section.or("frozen", "false", Shape::Flag, flag);
     let verify_writes = section.or("verify_writes", "always", Shape::Text, verify_writes);
     let formats = formats(section);
+    let quota = self::quota(section, "quota");
+    let key_quota = self::quota(section, "key_quota");
     let credentials = credentials(name_text, section, seen);
     Some(Settings {
         name: name?,
@@ -69,6 +73,8 @@ fn keystore(
         tokens: tokens?,
         verify_writes: verify_writes?,
         formats: formats?,
+        quota: quota?,
+        key_quota: key_quota?,
     })
 }
 
@@ -171,6 +177,32 @@ fn formats(section: &mut Section<'_>) -> Option<Formats> {
         true => Formats::WriteAwsSample(constants),
         false => Formats::ReadAwsSample(constants),
     })
+}
+
+/// A section with what is allowed of requests; nothing is limited that it does not name.
+fn quota(section: &mut Section<'_>, key: &'static str) -> Option<limits::Settings> {
+    const RATE: &str = "requests_per_second";
+    const BURST: &str = "burst";
+    let mut section = section.section(key);
+    let number = number_within(1..=1_000_000);
+    let per_second = section.optional(RATE, Shape::Number, &number);
+    let burst = section.optional(BURST, Shape::Number, &number);
+    let concurrent = section.optional("concurrent", Shape::Number, &number);
+    let (per_second, burst, concurrent) = (per_second?, burst?, concurrent?);
+    let at_least_one = |number: u32| NonZeroU32::new(number).expect("it is within its bounds");
+    let rate = match (per_second, burst) {
+        (Some(per_second), burst) => {
+            let burst = at_least_one(burst.unwrap_or(per_second));
+            Some(Rate { per_second: at_least_one(per_second), burst })
+        }
+        (None, None) => None,
+        (None, Some(_)) => {
+            let wrong = Wrong::from(format!("means nothing without `{RATE}`"));
+            section.fault(BURST, None, wrong.hint(format!("{RATE} = 1800")));
+            return None;
+        }
+    };
+    Some(limits::Settings { rate, concurrent: concurrent.map(at_least_one) })
 }
 
 /// At least one credential; an access key id names one secret over the whole proxy.

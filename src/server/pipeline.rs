@@ -15,6 +15,7 @@ use crate::clock::Deadline;
 use crate::hsm::fleet::Group;
 use crate::hsm::lanes::Lane;
 use crate::keystore::{Keystore, Keystores};
+use crate::limits::Admission;
 use crate::metrics::Metrics;
 use crate::names::{ExternalKeyId, KeystoreName};
 use crate::operations::{self, Call};
@@ -90,7 +91,12 @@ impl Pipeline {
         body: impl Future<Output = Result<B, Failure>>,
     ) -> Answer {
         let mut record = Record::new(head.arrived, head.peer);
-        let result = self.answer(&head, body, &mut record).await.map_err(Rescued::from);
+        let result = self.answer(&head, body, &mut record).await;
+        let over = result.as_ref().err().and_then(Failure::over_quota);
+        if let (Some((whose, limit)), Some(keystore)) = (over, &record.keystore) {
+            self.metrics.over_quota(keystore, whose, limit);
+        }
+        let result = result.map_err(Rescued::from);
         let authenticated = record.access_key_id.is_some();
         record.close(result.as_ref().map(|_| ()), &self.metrics);
         Answer { result, authenticated }
@@ -123,7 +129,10 @@ impl Pipeline {
                 Ok(operations::health(group, self.snapshot.fleet_size).to_body())
             }
             Target::Key { id, operation } => {
-                let mut call = KeyCall { caller, keystore, id: &id, group, arrived, deadline };
+                // Before the body is looked at: what is too much costs next to nothing.
+                let admission = keystore.admit(&caller)?;
+                let mut call =
+                    KeyCall { caller, admission, keystore, id: &id, group, arrived, deadline };
                 match operation {
                     KeyOperation::Metadata => call.describe(body, record).await,
                     KeyOperation::Encrypt => call.encrypt(body, self.snapshot.limits, record).await,
@@ -175,6 +184,8 @@ impl Pipeline {
 /// An authenticated request for one key.
 struct KeyCall<'a> {
     caller: Verified,
+    /// Held until the request is answered.
+    admission: Admission,
     keystore: &'a Keystore,
     id: &'a ExternalKeyId,
     group: &'a Group,
@@ -189,7 +200,7 @@ impl KeyCall<'_> {
         record: &mut Record,
     ) -> Result<ResponseBody, Failure> {
         record.metadata = MetadataRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
-        let permit = self.keystore.permit(&self.caller, self.id)?;
+        let permit = self.keystore.permit(&self.caller, &self.admission, self.id)?;
         let mut call = self.call(record);
         Ok(operations::describe(&mut call, &permit).await?.to_body())
     }
@@ -202,7 +213,7 @@ impl KeyCall<'_> {
     ) -> Result<ResponseBody, Failure> {
         let mut request = EncryptRequest::parse(body, limits).map_err(|r| rejected(r, record))?;
         record.metadata = std::mem::take(&mut request.metadata);
-        let permit = self.keystore.permit(&self.caller, self.id)?;
+        let permit = self.keystore.permit(&self.caller, &self.admission, self.id)?;
         let mut call = self.call(record);
         Ok(operations::encrypt(&mut call, &permit, request).await?.to_body())
     }
@@ -215,7 +226,7 @@ impl KeyCall<'_> {
     ) -> Result<ResponseBody, Failure> {
         let mut request = DecryptRequest::parse(body, limits).map_err(|r| rejected(r, record))?;
         record.metadata = std::mem::take(&mut request.metadata);
-        let permit = self.keystore.permit(&self.caller, self.id)?;
+        let permit = self.keystore.permit(&self.caller, &self.admission, self.id)?;
         let mut call = self.call(record);
         Ok(operations::decrypt(&mut call, &permit, request).await?.to_body())
     }

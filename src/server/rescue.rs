@@ -9,6 +9,8 @@ use crate::hsm::fault::FaultKind;
 use crate::hsm::key::KeyFault;
 use crate::hsm::token::TokenError;
 use crate::keystore::Refused;
+use crate::limits::Exceeded;
+use crate::metrics::QuotaOf;
 use crate::operations::OperationError;
 use crate::sigv4;
 use crate::wire::error::{ErrorBody, ErrorName};
@@ -47,6 +49,21 @@ pub enum Failure {
     /// A defect of ours.
     #[error("panicked while serving the request: this is a defect of xksd, please report it")]
     Panicked,
+}
+
+impl Failure {
+    /// Whose quota the request was over, and which limit of it.
+    pub fn over_quota(&self) -> Option<(QuotaOf, Exceeded)> {
+        let (Self::Refused(refused) | Self::Operation(OperationError::Refused(refused))) = self
+        else {
+            return None;
+        };
+        match *refused {
+            Refused::OverQuota(exceeded) => Some((QuotaOf::Keystore, exceeded)),
+            Refused::OverKeyQuota(exceeded) => Some((QuotaOf::Key, exceeded)),
+            _ => None,
+        }
+    }
 }
 
 /// Who has to look after it.
@@ -199,6 +216,22 @@ fn refusal(refused: Refused) -> Translation {
              ciphertexts of AWS's sample proxy, which can't say which version of a key made them, \
              and the external key has versions: only one that was never rotated can be used so",
         ),
+        Refused::OverQuota(Exceeded::Rate) => (
+            Throttling,
+            "more requests a second than the external key store proxy's quota for this key store",
+        ),
+        Refused::OverQuota(Exceeded::Concurrent) => (
+            Throttling,
+            "more requests at once than the external key store proxy's quota for this key store",
+        ),
+        Refused::OverKeyQuota(Exceeded::Rate) => (
+            Throttling,
+            "more requests a second than the external key store proxy's quota for each external key",
+        ),
+        Refused::OverKeyQuota(Exceeded::Concurrent) => (
+            Throttling,
+            "more requests at once than the external key store proxy's quota for each external key",
+        ),
     };
     (name, message.into(), Severity::Caller)
 }
@@ -324,6 +357,10 @@ mod tests {
             Refused::NoDecryptForCdiv,
             Refused::UnknownVersion,
             Refused::Versioned,
+            Refused::OverQuota(Exceeded::Rate),
+            Refused::OverQuota(Exceeded::Concurrent),
+            Refused::OverKeyQuota(Exceeded::Rate),
+            Refused::OverKeyQuota(Exceeded::Concurrent),
         ];
         let operations = [
             OperationError::KeyNotFound,

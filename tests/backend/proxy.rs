@@ -16,6 +16,7 @@ use xksd::clock::Clock;
 use xksd::hsm::fleet::{Group, Keeper};
 use xksd::hsm::token::{Settings, Token, TokenState};
 use xksd::keystore::{self, Keystore, Keystores, VerifyWrites};
+use xksd::limits;
 use xksd::metrics::Metrics;
 use xksd::names::TokenName;
 use xksd::secret::Secret;
@@ -95,6 +96,8 @@ impl Proxy {
             tokens: tokens.iter().map(|token| token.name().clone()).collect(),
             verify_writes,
             formats: Formats::Own,
+            quota: limits::Settings::default(),
+            key_quota: limits::Settings::default(),
         };
         let group = Arc::new(Group::new(tokens.clone()));
         let keeper = tokio::spawn(Keeper::new(group.clone(), keystore.keys.clone()).run());

@@ -18,6 +18,7 @@ mod isolation;
 mod key_kinds;
 mod listener;
 mod operations;
+mod quotas;
 mod sharing;
 mod signatures;
 mod signers;

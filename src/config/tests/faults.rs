@@ -33,6 +33,22 @@ fn a_value_at_fault_is_named_with_what_is_allowed() {
         ("drain.delay = \"11m\"", "server.drain.delay = \"11m\": must be 0s to 10m"),
         ("drain.wait = \"1s\"", "server.drain.wait: is no known key"),
     ];
+    let quota = [
+        (
+            "quota.requests_per_second = 0",
+            "keystores.demo.quota.requests_per_second = 0: must be a",
+        ),
+        ("quota.concurrent = 1000001", "quota.concurrent = 1000001: must be a whole number, 1 to"),
+        (
+            "key_quota.burst = 5",
+            "demo.key_quota.burst: means nothing without `requests_per_second`",
+        ),
+        ("key_quota.rate = 5", "keystores.demo.key_quota.rate: is no known key"),
+        ("quota = 1800", "keystores.demo.quota: must be a section"),
+    ];
+    for (line, said) in quota {
+        one(&dir, &and("[keystores.demo]", line), said);
+    }
     for (line, said) in server {
         one(&dir, &and("[server]", line), said);
     }

@@ -1,5 +1,6 @@
 //! What a good configuration becomes.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::super::{Isolation, Transport};
@@ -7,6 +8,7 @@ use super::{Dir, GOOD, and, with};
 use crate::hsm::pkcs11::TokenSelector;
 use crate::hsm::profile::{self, Initialization};
 use crate::hsm::token;
+use crate::limits;
 use crate::telemetry::{self, Format};
 use crate::tls::ClientAuth;
 use crate::wire::ciphertext_format::{Formats, SampleConstants, SampleMetadata};
@@ -41,6 +43,24 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(keystore.keys.len(), 2);
     assert_eq!(keystore.credentials.access_key_ids().count(), 1);
     assert_eq!(keystore.formats, Formats::Own);
+}
+
+#[test]
+fn a_burst_is_a_second_of_requests_unless_it_is_said() {
+    let dir = Dir::new();
+    let quotas = |lines: &str| {
+        let config = dir.load(&and("[keystores.demo]", lines), &[]).unwrap();
+        let limits = |settings: &limits::Settings| {
+            let rate = settings.rate.map(|rate| (rate.per_second.get(), rate.burst.get()));
+            (rate, settings.concurrent.map(NonZeroU32::get))
+        };
+        (limits(&config.keystores[0].quota), limits(&config.keystores[0].key_quota))
+    };
+    assert_eq!(quotas(""), ((None, None), (None, None)));
+    let lines = "quota = { requests_per_second = 7 }\nkey_quota.concurrent = 3";
+    assert_eq!(quotas(lines), ((Some((7, 7)), None), (None, Some(3))));
+    let lines = "key_quota = { requests_per_second = 7, burst = 1, concurrent = 9 }";
+    assert_eq!(quotas(lines), ((None, None), (Some((7, 1)), Some(9))));
 }
 
 #[test]

@@ -17,6 +17,7 @@ use xksd::clock::Clock;
 use xksd::hsm::fleet::{Group, Keeper};
 use xksd::hsm::token::{self, Token};
 use xksd::keystore::{Keystore, Keystores, Settings, VerifyWrites};
+use xksd::limits;
 use xksd::metrics::Metrics;
 use xksd::names::{AccessKeyId, Region};
 use xksd::secret::Secret;
@@ -66,6 +67,8 @@ impl Site {
                 now: SampleMetadata::ABSENT,
                 before: vec![SampleMetadata::new(b"v0.0.1").unwrap()],
             }),
+            quota: limits::Settings::default(),
+            key_quota: limits::Settings::default(),
         });
         let group = Arc::new(Group::new(vec![Arc::new(memory(&runtime, &metrics))]));
         // It reads the keys while the runtime serves a request, which waits for it.
