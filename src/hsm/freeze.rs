@@ -48,6 +48,11 @@ impl Freezes {
         self.0.extend(others.0.iter().cloned());
     }
 
+    /// Whether all of these are among them.
+    pub fn include(&self, others: &Self) -> bool {
+        self.0.is_superset(&others.0)
+    }
+
     /// Whether this key store is frozen, or all are.
     pub fn hold(&self, keystore: &KeystoreName) -> bool {
         self.0.contains(ALL) || self.0.contains(keystore.as_str())
