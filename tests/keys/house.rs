@@ -61,6 +61,13 @@ impl House {
         house
     }
 
+    /// Adds lines to a section of the configuration.
+    pub(crate) fn configure(&self, section: &str, lines: &str) {
+        let toml = fs::read_to_string(self.path("xksd.toml")).expect("it was written");
+        assert!(toml.contains(section), "there is no {section}");
+        self.write("xksd.toml", &toml.replace(section, &format!("{section}{lines}")));
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::super::failure::{print, say};
 use super::scope::{Scope, Unnamed, conclude};
-use super::{Failure, words};
+use super::{Exit, Failure, words};
 use crate::hsm::backend::NewKeyUsage;
 use crate::hsm::key::{KeyKind, Usage};
 use crate::lifecycle::{Birth, Error, Kind, Office, Refusal, bear, wish};
@@ -93,6 +93,15 @@ impl Create {
 
 impl Rotate {
     pub(super) fn run(&self) -> Result<(), Failure> {
+        if let Some(keystore) = self.scope.knows_no_versions(&self.id)? {
+            let failure = format!(
+                "key store `{keystore}` writes the ciphertexts of AWS's sample proxy, which know no \
+                 versions: with a second one nothing could be encrypted under `{}`",
+                self.id
+            );
+            let hint = format!("first take `encrypt_as` out of [keystores.{keystore}], for good");
+            return Err(Failure::new(Exit::CannotCreate, failure).hint(hint));
+        }
         let mut office = self.scope.open(Unnamed::Group)?;
         if self.dry_run {
             return would_bear(&mut office, &self.id, Kind::Rotate, self.json);

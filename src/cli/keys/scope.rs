@@ -13,10 +13,12 @@ use crate::config::{Config, Token};
 use crate::hsm::codes;
 use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::pkcs11::{Library, Pkcs11Backend};
+use crate::keystore;
 use crate::lifecycle::{Error, Office, Refusal};
 use crate::metrics::Metrics;
 use crate::names::{ExternalKeyId, KeystoreName, TokenName};
 use crate::secret::Secret;
+use crate::wire::ciphertext_format::Formats;
 
 #[derive(Debug, Args)]
 pub(super) struct Scope {
@@ -77,6 +79,22 @@ impl Scope {
             office.push((name.clone(), session));
         }
         Ok(Office::new(office))
+    }
+
+    /// A key store that writes ciphertexts which can't name a version, if one of those that have the
+    /// tokens meant does, and reaches this key.
+    pub(super) fn knows_no_versions(
+        &self,
+        id: &ExternalKeyId,
+    ) -> Result<Option<KeystoreName>, Failure> {
+        let config = configuration(&self.config)?;
+        let names = self.names(&config, Unnamed::Group)?;
+        let is_one = |keystore: &&keystore::Settings| {
+            matches!(keystore.formats, Formats::WriteAwsSample(_))
+                && keystore.tokens.iter().any(|token| names.contains(token))
+                && keystore.keys.iter().any(|rule| rule.allows(id))
+        };
+        Ok(config.keystores.iter().find(is_one).map(|keystore| keystore.name.clone()))
     }
 
     fn names(&self, config: &Config, unnamed: Unnamed) -> Result<Vec<TokenName>, Failure> {
