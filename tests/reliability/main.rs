@@ -11,6 +11,7 @@ mod fleet;
 mod library;
 mod network;
 mod pin;
+mod quotas;
 mod restart;
 mod rotation;
 mod soak;

@@ -2,7 +2,7 @@
 
 use crate::figures::{HEAD, Row};
 use crate::world::{Isolation, Scale};
-use crate::{chaos, codes, fleet, library, network, pin, restart, rotation, writes};
+use crate::{chaos, codes, fleet, library, network, pin, quotas, restart, rotation, writes};
 
 /// A scenario's name for `SOAK_ONLY`, and itself.
 type Scenario = (&'static str, fn(Scale) -> Vec<Row>);
@@ -30,6 +30,7 @@ const SCENARIOS: &[Scenario] = &[
         rows.extend([writes::unchecked(scale), writes::uncheckable(scale)]);
         rows
     }),
+    ("quotas", quotas::neighbours),
     ("network", |scale| {
         let stopped = Isolation::BOTH.map(|isolation| network::stopped(scale, isolation));
         stopped.into_iter().chain([network::killed(scale)]).flatten().collect()

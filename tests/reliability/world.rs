@@ -72,7 +72,17 @@ pub(crate) fn demo() -> Tenant {
 
 /// A token behind the shim, with the keys `demo-key` and `demo-second`, not yet served.
 pub(crate) fn site(scale: Scale, isolation: Isolation, settings: &[(&'static str, &str)]) -> Site {
-    let mut configuration = Configuration::new(vec![demo()]);
+    site_of(vec![demo()], scale, isolation, settings)
+}
+
+/// The same, for these key stores.
+pub(crate) fn site_of(
+    tenants: Vec<Tenant>,
+    scale: Scale,
+    isolation: Isolation,
+    settings: &[(&'static str, &str)],
+) -> Site {
+    let mut configuration = Configuration::new(tenants);
     configuration.server.insert("deadline", text(scale.deadline()));
     // One line for each request that fails is enough.
     configuration.log.insert("level", text("warn,xksd::daemon=info"));
