@@ -24,6 +24,7 @@ use crate::server::http::Xks;
 use crate::server::listener::{self, Acceptor, BindError, Serve};
 use crate::server::ops_listener::{self, Reach};
 use crate::server::pipeline::{Pipeline, Snapshot};
+use crate::server::serving::Serving;
 use crate::sigv4::Verifier;
 use crate::tls::{self, Tls, TlsError};
 use crate::wire::limits::Limits;
@@ -143,17 +144,17 @@ impl Daemon {
         let Tokens { tokens, children } = Tokens::start(tokens, &log, &secret_places, &metrics);
         let mut tasks = JoinSet::new();
         let groups = tokens::groups(&tokens, &keystores, &mut tasks);
-        let snapshot = Arc::new(Snapshot {
+        let serving = Arc::new(Serving::new(Snapshot {
             keystores,
             groups,
             fleet_size,
             limits: Limits::default(),
             deadline: server.deadline,
-        });
+        }));
         let connections = Connections::new(server.limits.max_connections);
         warn_about_descriptors(server.limits.max_connections);
         let pipeline =
-            Pipeline::new(snapshot.clone(), Verifier::new(Clock::System), metrics.clone());
+            Pipeline::new(serving.clone(), Verifier::new(Clock::System), metrics.clone());
         let xks = Acceptor {
             transport,
             limits: Arc::new(server.limits.clone()),
@@ -172,8 +173,8 @@ impl Daemon {
         }
         if let Some(listener) = control {
             let started = (Instant::now(), SystemTime::now());
-            let (snapshot, connections) = (snapshot.clone(), connections.clone());
-            let answers = Control { snapshot, connections, draining: drain.watch(), started };
+            let (serving, connections) = (serving.clone(), connections.clone());
+            let answers = Control { serving, connections, draining: drain.watch(), started };
             tasks.spawn(answers.run(listener));
         }
         let ops_drain = Drain::default();
@@ -181,7 +182,7 @@ impl Daemon {
         for (socket, reach) in sockets.ops {
             announce(&socket, "serving health checks and metrics");
             let service =
-                ops_listener::Ops::new(reach, snapshot.clone(), metrics.clone(), drain.watch());
+                ops_listener::Ops::new(reach, serving.clone(), metrics.clone(), drain.watch());
             ops_tasks.spawn(ops_acceptor(service, &server.limits, &ops_drain).run(socket));
         }
         let (drain_delay, drain_timeout) = (server.drain_delay, server.drain_timeout);

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 
 use super::connections::Connections;
 use super::drain::{Draining, Phase};
-use super::pipeline::Snapshot;
+use super::serving::{Lease, Serving};
 use crate::clock::Deadline;
 use crate::hsm::fleet::{Enough, Group};
 use crate::hsm::token::{Token, TokenState};
@@ -78,7 +78,7 @@ pub fn bind(path: &Path) -> Result<UnixListener, ControlError> {
 #[derive(Debug)]
 pub struct Control {
     /// What is served.
-    pub snapshot: Arc<Snapshot>,
+    pub serving: Arc<Serving>,
     /// Connections of the XKS listener.
     pub connections: Arc<Connections>,
     /// How far the daemon is on its way out.
@@ -131,12 +131,13 @@ impl Control {
 
     fn status(&self) -> Value {
         let (since, at) = self.started;
-        let mut keystores: Vec<&Arc<Keystore>> = self.snapshot.keystores.iter().collect();
+        let now = self.serving.current();
+        let mut keystores: Vec<&Arc<Keystore>> = now.keystores.iter().collect();
         keystores.sort_unstable_by(|one, other| one.name().cmp(other.name()));
         let mut tokens = Vec::<Value>::new();
         let mut seen = Vec::<*const Token>::new();
         for keystore in &keystores {
-            let group = &self.snapshot.groups[keystore.name()];
+            let group = &now.groups[keystore.name()];
             for (number, token) in group.tokens().iter().enumerate() {
                 // Key stores that share one token share all of them.
                 if !seen.contains(&Arc::as_ptr(token)) {
@@ -153,9 +154,9 @@ impl Control {
                 "enabled": keystore.is_enabled(),
                 "frozen": {
                     "by_configuration": keystore.is_frozen(),
-                    "by_marker": self.is_frozen(keystore),
+                    "by_marker": is_frozen(&now, keystore),
                 },
-                "served": self.snapshot.groups[keystore.name()].serves(),
+                "served": now.groups[keystore.name()].serves(),
                 "tokens": tokens,
             })
         };
@@ -175,17 +176,12 @@ impl Control {
         })
     }
 
-    fn is_frozen(&self, keystore: &Keystore) -> bool {
-        let catalogue = self.snapshot.groups[keystore.name()].catalogue();
-        catalogue.freezes().hold(keystore.name())
-    }
-
     /// Has the keys of all tokens read at once: what an administrator has changed in the HSM counts
     /// from then on.
     async fn refresh(&self) -> Value {
         let (moment, deadline) = (Instant::now(), Deadline::after(PATIENCE));
         let mut read = serde_json::Map::new();
-        for group in self.snapshot.groups.values() {
+        for group in self.serving.current().groups.values() {
             let catalogue = group.catalogue_since(moment, deadline, |_| Enough::No).await;
             // Those that were read count, whatever is with the others.
             let catalogue = catalogue.unwrap_or_else(|_late| group.catalogue());
@@ -196,6 +192,10 @@ impl Control {
         }
         json!({ "read": read })
     }
+}
+
+fn is_frozen(now: &Lease, keystore: &Keystore) -> bool {
+    now.groups[keystore.name()].catalogue().freezes().hold(keystore.name())
 }
 
 fn describe(token: &Token, group: &Group, number: usize) -> Value {

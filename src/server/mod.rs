@@ -3,7 +3,8 @@
 //! [`listener`] accepts connections and guards them against strangers, [`http`] reads requests,
 //! [`pipeline`] is the path of a request in one function, [`rescue`] turns every error of the
 //! layers below into one of the protocol's, [`record`] writes down what happened.
-//! [`ops_listener`] serves health checks and metrics, [`control`] an administrator of this machine.
+//! [`serving`] holds what requests are served by. [`ops_listener`] serves health checks and metrics,
+//! [`control`] an administrator of this machine.
 
 pub mod activity;
 pub mod connections;
@@ -16,3 +17,4 @@ pub mod pipeline;
 pub mod proxy_header;
 pub mod record;
 pub mod rescue;
+pub mod serving;

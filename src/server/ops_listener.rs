@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use super::drain::{Draining, Phase};
 use super::listener::{Connection, Serve};
-use super::pipeline::Snapshot;
+use super::serving::Serving;
 use crate::metrics::Metrics;
 
 /// What an operations address answers.
@@ -36,7 +36,7 @@ pub struct Ops {
 
 #[derive(Debug, Clone)]
 struct Shown {
-    snapshot: Arc<Snapshot>,
+    serving: Arc<Serving>,
     metrics: Arc<Metrics>,
     draining: Draining,
 }
@@ -45,7 +45,7 @@ impl Ops {
     /// Answers what this reach allows.
     pub fn new(
         reach: Reach,
-        snapshot: Arc<Snapshot>,
+        serving: Arc<Serving>,
         metrics: Arc<Metrics>,
         draining: Draining,
     ) -> Self {
@@ -59,7 +59,7 @@ impl Ops {
         let router = router
             .fallback(async || (StatusCode::NOT_FOUND, "nothing is here\n"))
             .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "GET only\n"))
-            .with_state(Shown { snapshot, metrics, draining });
+            .with_state(Shown { serving, metrics, draining });
         Self { router }
     }
 }
@@ -86,7 +86,7 @@ async fn ready(State(shown): State<Shown>) -> impl IntoResponse {
     if shown.draining.phase() != Phase::Serving {
         return (StatusCode::SERVICE_UNAVAILABLE, "leaving\n");
     }
-    if shown.snapshot.groups.values().any(|group| group.serves()) {
+    if shown.serving.current().groups.values().any(|group| group.serves()) {
         (StatusCode::OK, "ok\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "no key store can be served: no token is up\n")

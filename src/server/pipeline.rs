@@ -11,6 +11,7 @@ use http::HeaderMap;
 
 use super::record::Record;
 use super::rescue::{Failure, Rescued};
+use super::serving::{Lease, Serving};
 use crate::clock::Deadline;
 use crate::hsm::fleet::Group;
 use crate::hsm::lanes::Lane;
@@ -45,7 +46,7 @@ pub struct Snapshot {
 /// Serves requests.
 #[derive(Debug)]
 pub struct Pipeline {
-    snapshot: Arc<Snapshot>,
+    serving: Arc<Serving>,
     verifier: Verifier,
     metrics: Arc<Metrics>,
 }
@@ -79,9 +80,9 @@ pub struct Answer {
 }
 
 impl Pipeline {
-    /// Serves by this snapshot.
-    pub fn new(snapshot: Arc<Snapshot>, verifier: Verifier, metrics: Arc<Metrics>) -> Self {
-        Self { snapshot, verifier, metrics }
+    /// Serves each request by the snapshot of its time.
+    pub fn new(serving: Arc<Serving>, verifier: Verifier, metrics: Arc<Metrics>) -> Self {
+        Self { serving, verifier, metrics }
     }
 
     /// Serves one request and records it.
@@ -109,16 +110,18 @@ impl Pipeline {
         body: impl Future<Output = Result<B, Failure>>,
         record: &mut Record,
     ) -> Result<ResponseBody, Failure> {
-        let deadline = Deadline::after(self.snapshot.deadline);
         // Read first, judged later: an answer that comes while the body is still being sent is
         // missed by some clients (curl over HTTP/2, for one).
         let body = body.await;
-        let (route, keystore) = self.route(head, record)?;
+        // Not before: who may not go on any more is not let in by a body that takes its time.
+        let now = self.serving.current();
+        let deadline = Deadline::at(head.arrived + now.deadline);
+        let (route, keystore) = route(&now, head, record)?;
         let body = body?;
         let caller = self.verify(head, body.as_ref(), keystore)?;
         record.caller(&caller);
         keystore.open(&caller)?;
-        let group = &self.snapshot.groups[keystore.name()];
+        let group = &now.groups[keystore.name()];
         let arrived = head.arrived;
         let body = body.as_ref();
         match route.target {
@@ -126,7 +129,7 @@ impl Pipeline {
             Target::Health => {
                 record.metadata =
                     HealthRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
-                Ok(operations::health(group, self.snapshot.fleet_size).to_body())
+                Ok(operations::health(group, now.fleet_size).to_body())
             }
             Target::Key { id, operation } => {
                 // Before the body is looked at: what is too much costs next to nothing.
@@ -135,25 +138,11 @@ impl Pipeline {
                     KeyCall { caller, admission, keystore, id: &id, group, arrived, deadline };
                 match operation {
                     KeyOperation::Metadata => call.describe(body, record).await,
-                    KeyOperation::Encrypt => call.encrypt(body, self.snapshot.limits, record).await,
-                    KeyOperation::Decrypt => call.decrypt(body, self.snapshot.limits, record).await,
+                    KeyOperation::Encrypt => call.encrypt(body, now.limits, record).await,
+                    KeyOperation::Decrypt => call.decrypt(body, now.limits, record).await,
                 }
             }
         }
-    }
-
-    /// Whose path it is. Nothing is authenticated yet: the path chooses whose credentials to try,
-    /// and nothing else.
-    fn route(&self, head: &Head, record: &mut Record) -> Result<(Route, &Arc<Keystore>), Failure> {
-        let (route, is_post) = match route::parse(&head.method, &head.path) {
-            Ok(route) => (route, true),
-            Err(RouteError::MethodNotAllowed { route }) => (route, false),
-            Err(RouteError::NotFound) => return Err(Failure::Path),
-        };
-        let keystore = self.snapshot.keystores.find(&route.prefix).ok_or(Failure::Path)?;
-        record.keystore = Some(keystore.name().clone());
-        record.route = Some(route.clone());
-        if is_post { Ok((route, keystore)) } else { Err(Failure::Method) }
     }
 
     fn verify(&self, head: &Head, body: &[u8], keystore: &Keystore) -> Result<Verified, Failure> {
@@ -179,6 +168,24 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// Whose path it is. Nothing is authenticated yet: the path chooses whose credentials to try, and
+/// nothing else.
+fn route<'a>(
+    now: &'a Lease,
+    head: &Head,
+    record: &mut Record,
+) -> Result<(Route, &'a Arc<Keystore>), Failure> {
+    let (route, is_post) = match route::parse(&head.method, &head.path) {
+        Ok(route) => (route, true),
+        Err(RouteError::MethodNotAllowed { route }) => (route, false),
+        Err(RouteError::NotFound) => return Err(Failure::Path),
+    };
+    let keystore = now.keystores.find(&route.prefix).ok_or(Failure::Path)?;
+    record.keystore = Some(keystore.name().clone());
+    record.route = Some(route.clone());
+    if is_post { Ok((route, keystore)) } else { Err(Failure::Method) }
 }
 
 /// An authenticated request for one key.
