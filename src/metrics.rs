@@ -5,7 +5,7 @@
 
 mod token;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus::{
@@ -15,6 +15,7 @@ use prometheus::{
 
 use crate::limits::Exceeded;
 use crate::names::{AccessKeyId, ExternalKeyId, KeystoreName, TokenName};
+use token::Gauges;
 pub use token::{HsmCall, JobRefused, TokenMetrics};
 
 /// Buckets from 10 µs, a soft token's call, to the 250 ms that KMS waits, and beyond.
@@ -27,6 +28,8 @@ const SECONDS: &[f64] = &[
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// While it is written, one token's gauges take the place of another's.
+    shown: RwLock<()>,
     requests: IntCounterVec,
     request_duration: HistogramVec,
     authentication_failures: IntCounterVec,
@@ -40,6 +43,10 @@ pub struct Metrics {
     accept_errors: IntCounter,
     panics: IntCounter,
     over_quota: IntCounterVec,
+    reloads: IntCounterVec,
+    reload_success: Gauge,
+    reload_refused: IntGauge,
+    restart_pending: IntGauge,
     certificate_expiry: Gauge,
     key_encryptions: IntCounterVec,
     write_checks_failed: IntCounterVec,
@@ -48,15 +55,8 @@ pub struct Metrics {
     hsm_call_failures: IntCounterVec,
     hsm_queue: HistogramVec,
     hsm_jobs_refused: IntCounterVec,
-    hsm_sessions: IntGaugeVec,
-    hsm_up: IntGaugeVec,
-    hsm_suspect: IntGaugeVec,
     hsm_failovers: IntCounterVec,
-    hsm_key_versions: IntGaugeVec,
-    hsm_probe_duration: GaugeVec,
     hsm_processes: IntCounterVec,
-    catalogue_keys: IntGaugeVec,
-    catalogue_read: GaugeVec,
 }
 
 /// Why a connection was closed from our side, as a label.
@@ -72,6 +72,8 @@ pub enum Closed {
     Idle,
     /// A PROXY header was missing, malformed or unexpected.
     ProxyHeader,
+    /// TLS would not let its client in any more.
+    Barred,
 }
 
 impl Closed {
@@ -82,6 +84,7 @@ impl Closed {
             Self::HeadTimeout => "head_timeout",
             Self::Idle => "idle",
             Self::ProxyHeader => "proxy_header",
+            Self::Barred => "client_barred",
         }
     }
 }
@@ -172,6 +175,27 @@ impl Metrics {
                 "xksd_panics_total",
                 "Panics caught while serving a request. Each is a defect: please report it.",
             ),
+            reloads: counters(
+                r,
+                "xksd_reloads_total",
+                "Reloads of the configuration, by outcome: applied or refused.",
+                &["outcome"],
+            ),
+            reload_success: float_gauge(
+                r,
+                "xksd_reload_success_timestamp_seconds",
+                "When a configuration was last applied, the start included.",
+            ),
+            reload_refused: gauge(
+                r,
+                "xksd_reload_refused",
+                "Whether the configuration that was read last was refused and an older one serves.",
+            ),
+            restart_pending: gauge(
+                r,
+                "xksd_restart_pending",
+                "Settings that differ from what is served until xksd is started anew.",
+            ),
             certificate_expiry: float_gauge(
                 r,
                 "xksd_certificate_expiry_timestamp_seconds",
@@ -219,35 +243,10 @@ impl Metrics {
                 "Jobs that no session took: the queue was full, they had expired, the token down.",
                 &["token", "reason"],
             ),
-            hsm_sessions: int_gauges(
-                r,
-                "xksd_hsm_sessions",
-                "Sessions that are open and serve requests.",
-                &["token"],
-            ),
-            hsm_up: int_gauges(r, "xksd_hsm_up", "Whether the token is served.", &["token"]),
-            hsm_suspect: int_gauges(
-                r,
-                "xksd_hsm_suspect",
-                "Whether the token serves only where no other token can: it fails or is slow.",
-                &["token"],
-            ),
             hsm_failovers: counters(
                 r,
                 "xksd_hsm_failovers_total",
                 "Attempts that gave nothing on this token, after which another token was tried.",
-                &["token"],
-            ),
-            hsm_key_versions: int_gauges(
-                r,
-                "xksd_hsm_key_versions",
-                "Versions of keys, by what is known of the token's object beside other tokens'.",
-                &["token", "standing"],
-            ),
-            hsm_probe_duration: gauges(
-                r,
-                "xksd_hsm_probe_duration_seconds",
-                "Duration of the last successful health probe.",
                 &["token"],
             ),
             hsm_processes: counters(
@@ -256,19 +255,8 @@ impl Metrics {
                 "Processes started for the token's library; more than one: it crashed or hung.",
                 &["token"],
             ),
-            catalogue_keys: int_gauges(
-                r,
-                "xksd_catalogue_keys",
-                "External keys found in the token.",
-                &["token"],
-            ),
-            catalogue_read: gauges(
-                r,
-                "xksd_catalogue_read_timestamp_seconds",
-                "When the token's keys were last read completely.",
-                &["token"],
-            ),
             registry: registry.clone(),
+            shown: RwLock::default(),
         };
         let build =
             int_gauges(r, "xksd_build_info", "Always 1; the release is a label.", &["version"]);
@@ -280,6 +268,7 @@ impl Metrics {
 
     /// Everything in Prometheus text format.
     pub fn render(&self) -> String {
+        let _whole = self.shown.read().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = Vec::new();
         TextEncoder::new()
             .encode(&self.registry.gather(), &mut buffer)
@@ -364,6 +353,24 @@ impl Metrics {
         self.panics.inc();
     }
 
+    /// A configuration is served from now on; so many of its settings take a restart.
+    pub fn configured(&self, restart_pending: usize) {
+        self.reload_success.set(unix_now());
+        self.reload_refused.set(0);
+        self.restart_pending.set(i64::try_from(restart_pending).unwrap_or(i64::MAX));
+    }
+
+    /// A reload has been applied.
+    pub fn reloaded(&self) {
+        self.reloads.with_label_values(&["applied"]).inc();
+    }
+
+    /// A reload was refused: what was served before is served on.
+    pub fn reload_refused(&self) {
+        self.reloads.with_label_values(&["refused"]).inc();
+        self.reload_refused.set(1);
+    }
+
     /// When the server certificate expires, in seconds since 1970.
     pub fn certificate_expires(&self, unix_seconds: f64) {
         self.certificate_expiry.set(unix_seconds);
@@ -374,8 +381,16 @@ impl Metrics {
         self.key_encryptions.with_label_values(&[keystore.as_str(), key.as_str()]).inc();
     }
 
-    /// What counts for one token.
+    /// What counts for one token, shown from the start.
     pub fn token(&self, name: &TokenName) -> Arc<TokenMetrics> {
+        let metrics = self.candidate(name);
+        self.show(&metrics);
+        metrics
+    }
+
+    /// What counts for a token that may take the place of another one of its name. What it has done
+    /// is counted together with that one's; how it is is not seen before [`Metrics::show`].
+    pub fn candidate(&self, name: &TokenName) -> Arc<TokenMetrics> {
         let token = name.as_str();
         Arc::new(TokenMetrics {
             token: token.to_owned(),
@@ -385,17 +400,36 @@ impl Metrics {
             refused: self.hsm_jobs_refused.clone(),
             write_checks_failed: self.write_checks_failed.with_label_values(&[token]),
             write_checks_skipped: self.write_checks_skipped.with_label_values(&[token]),
-            sessions: self.hsm_sessions.with_label_values(&[token]),
-            up: self.hsm_up.with_label_values(&[token]),
-            probe: self.hsm_probe_duration.with_label_values(&[token]),
-            keys: self.catalogue_keys.with_label_values(&[token]),
-            read: self.catalogue_read.with_label_values(&[token]),
+            gauges: Gauges::new(name),
             processes: self.hsm_processes.with_label_values(&[token]),
-            suspect: self.hsm_suspect.with_label_values(&[token]),
             failovers: self.hsm_failovers.with_label_values(&[token]),
-            key_versions: self.hsm_key_versions.clone(),
             notes: None,
         })
+    }
+
+    /// Shows how this token is, in the place of another one of its name.
+    pub fn show(&self, token: &TokenMetrics) {
+        let _alone = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+        for (gauge, same) in token.gauges.all().into_iter().zip(token.gauges.all()) {
+            // The registry knows them by name and labels.
+            let _another = self.registry.unregister(same);
+            self.registry.register(gauge).expect("there is no other one any more");
+        }
+    }
+
+    /// Shows no more how the token of this name is: there is none any more.
+    pub fn hide(&self, name: &TokenName) {
+        let _alone = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+        for gauge in Gauges::new(name).all() {
+            let _ = self.registry.unregister(gauge);
+        }
+    }
+
+    /// An access key id has gone from the configuration.
+    pub fn credential_gone(&self, keystore: &KeystoreName, access_key_id: &AccessKeyId) {
+        let labels = [keystore.as_str(), access_key_id.as_str()];
+        // There is nothing to remove where it was never used.
+        let _ = self.credential_last_used.remove_label_values(&labels);
     }
 }
 
