@@ -19,7 +19,7 @@ use crate::names::TokenName;
 use crate::secret::Plaintext;
 
 /// How a token is used. Everything here can be set in the configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// How many sessions serve requests, one thread each.
     pub sessions: usize,
