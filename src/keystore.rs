@@ -25,7 +25,7 @@ use crate::wire::request::IntegrityValue;
 pub use rule::{KeyRule, KeyRuleError};
 
 /// What a key store is made from.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Settings {
     /// Its name in the configuration.
     pub name: KeystoreName,
@@ -64,7 +64,7 @@ pub enum VerifyWrites {
 }
 
 /// One key store.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Keystore {
     settings: Settings,
     requests: Limiter,
