@@ -1,38 +1,49 @@
 //! The daemon: puts the parts together, serves until told to leave, and leaves in order.
 
+mod candidates;
+mod changes;
+mod estate;
+mod files;
+mod fixed;
+mod groups;
+mod origin;
+mod plan;
+mod reload;
 mod tokens;
+mod transport;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
-use crate::config::{Config, Ops, Server, Transport};
+use crate::config::{Config, Ops, Server};
 use crate::hsm::pkcs11::exit_now;
-use crate::hsm::process::ProcessBackend;
-use crate::hsm::token::Token;
-use crate::keystore::{Keystore, Keystores};
 use crate::metrics::Metrics;
+use crate::secret::Fingerprints;
 use crate::server::connections::Connections;
 use crate::server::control::{self, Control, ControlError};
 use crate::server::drain::{Drain, Phase};
 use crate::server::http::Xks;
 use crate::server::listener::{self, Acceptor, BindError, Serve};
 use crate::server::ops_listener::{self, Reach};
-use crate::server::pipeline::{Pipeline, Snapshot};
-use crate::server::serving::Serving;
+use crate::server::pipeline::Pipeline;
+use crate::server::terms::CurrentTerms;
 use crate::sigv4::Verifier;
-use crate::tls::{self, Tls, TlsError};
-use crate::wire::limits::Limits;
+use crate::telemetry::Level;
+use crate::tls::TlsError;
+use estate::{Estate, House, Leaving, Loaded, Shown};
+use files::Files;
+pub use reload::Load;
+use reload::{Means, Reloader};
 use tokens::Tokens;
 pub(crate) use tokens::is_for_modules;
-
-/// How long the threads of the tokens may take to leave the HSM library.
-const TOKENS_PATIENCE: Duration = Duration::from_secs(5);
+use transport::Transport;
 
 /// Connections of the operations listeners: a load balancer, Prometheus, and room to spare.
 const OPS_CONNECTIONS: usize = 256;
@@ -65,11 +76,13 @@ pub enum StartError {
 
 /// Serves until SIGTERM or SIGINT. Does not return after a successful start: it leaves through
 /// `_exit`, since a thread may be inside the HSM library to the end.
-pub fn serve(config: Config) -> Result<ExitCode, StartError> {
+///
+/// `load` reads the configuration anew, and `level` changes what is logged, when it is reloaded.
+pub fn serve(config: Config, load: Load, level: Level) -> Result<ExitCode, StartError> {
     hide_memory();
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let status = runtime.block_on(async { Daemon::start(config)?.run().await })?;
+    let status = runtime.block_on(async { Daemon::start(config, load, level)?.run().await })?;
     exit_now(status)
 }
 
@@ -96,14 +109,11 @@ fn raise_descriptor_limit() {
 }
 
 struct Daemon {
-    tokens: Vec<Arc<Token>>,
-    /// Those whose libraries run in processes of their own.
-    children: Vec<Arc<ProcessBackend>>,
+    tokens: Arc<Tokens>,
     drain: Drain,
     /// Never advanced, only kept: health checks are answered to the very end.
     _ops_drain: Drain,
-    drain_delay: Duration,
-    drain_timeout: Duration,
+    leaving: watch::Sender<Leaving>,
     connections: Arc<Connections>,
     /// Tasks that live as long as the daemon. If one ends by itself, so does the daemon.
     tasks: JoinSet<()>,
@@ -126,44 +136,52 @@ impl Signals {
 }
 
 impl Daemon {
-    fn start(config: Config) -> Result<Self, StartError> {
-        let Config { server, ops, log, fleet_size, tokens, keystores, secret_places, .. } = config;
+    fn start(config: Config, load: Load, level: Level) -> Result<Self, StartError> {
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         };
+        let hangup = signal(SignalKind::hangup())?;
         let metrics = Arc::new(Metrics::new());
+        let tokens = Arc::new(Tokens::new(metrics.clone()));
+        let fingerprints = Arc::<Fingerprints>::default();
         let drain = Drain::default();
         // Addresses and certificates first: what is wrong with them is said before any HSM is
         // touched.
-        let transport = transport(&server.transport, &metrics)?;
-        let sockets = bind_all(&server, &ops)?;
-        let control = ops.control_socket.as_deref().map(control::bind).transpose()?;
-        let keystores = keystores.into_iter().map(Keystore::new).collect();
-        let keystores = Keystores::new(keystores).map_err(|mut clashes| clashes.remove(0))?;
-        let Tokens { tokens, children } = Tokens::start(tokens, &log, &secret_places, &metrics);
+        let transport = Transport::load(&config.server.transport, &fingerprints)?;
+        if matches!(transport.ready, listener::Transport::Plain) {
+            tracing::warn!("INSECURE: plain HTTP on loopback, as the configuration asks");
+        }
+        let sockets = bind_all(&config.server, &config.ops)?;
+        let control = config.ops.control_socket.as_deref().map(control::bind).transpose()?;
+        warn_about_descriptors(config.server.limits.max_connections);
+        let files = Files::new(fingerprints.clone(), config.files.clone());
+        let on_change = config.reload_on_change;
+        let house = House {
+            metrics: metrics.clone(),
+            tokens: tokens.clone(),
+            fingerprints: fingerprints.clone(),
+            level,
+        };
+        let estate = Estate::first(house, Loaded { config, transport })?;
+        let Shown { serving, terms, ops_terms, leaving, connections } = estate.shown.clone();
+        let means = Means {
+            load,
+            fingerprints,
+            files,
+            on_change,
+            hangup,
+            metrics: metrics.clone(),
+            draining: drain.watch(),
+        };
+        let (reloader, reloading) = Reloader::new(estate, means);
         let mut tasks = JoinSet::new();
-        let groups = tokens::groups(&tokens, &keystores, &mut tasks);
-        let serving = Arc::new(Serving::new(Snapshot {
-            keystores,
-            groups,
-            fleet_size,
-            limits: Limits::default(),
-            deadline: server.deadline,
-        }));
-        let connections = Connections::new(server.limits.max_connections);
-        warn_about_descriptors(server.limits.max_connections);
         let pipeline =
             Pipeline::new(serving.clone(), Verifier::new(Clock::System), metrics.clone());
         let xks = Acceptor {
-            transport,
-            limits: Arc::new(server.limits.clone()),
+            terms: terms.subscribe(),
             connections: connections.clone(),
-            service: Xks {
-                pipeline: Arc::new(pipeline),
-                metrics: metrics.clone(),
-                body_timeout: server.body_timeout,
-            },
+            service: Xks { pipeline: Arc::new(pipeline), metrics: metrics.clone() },
             metrics: Some(metrics.clone()),
             draining: drain.watch(),
         };
@@ -174,25 +192,24 @@ impl Daemon {
         if let Some(listener) = control {
             let started = (Instant::now(), SystemTime::now());
             let (serving, connections) = (serving.clone(), connections.clone());
-            let answers = Control { serving, connections, draining: drain.watch(), started };
+            let draining = drain.watch();
+            let answers = Control { serving, connections, draining, started, reloading };
             tasks.spawn(answers.run(listener));
         }
+        tasks.spawn(reloader.run());
         let ops_drain = Drain::default();
         let mut ops_tasks = JoinSet::new();
         for (socket, reach) in sockets.ops {
             announce(&socket, "serving health checks and metrics");
             let service =
                 ops_listener::Ops::new(reach, serving.clone(), metrics.clone(), drain.watch());
-            ops_tasks.spawn(ops_acceptor(service, &server.limits, &ops_drain).run(socket));
+            ops_tasks.spawn(ops_acceptor(service, ops_terms.subscribe(), &ops_drain).run(socket));
         }
-        let (drain_delay, drain_timeout) = (server.drain_delay, server.drain_timeout);
         Ok(Self {
             _ops_drain: ops_drain,
-            tokens: tokens.into_values().collect(),
-            children,
+            tokens,
             drain,
-            drain_delay,
-            drain_timeout,
+            leaving,
             connections,
             tasks,
             ops_tasks,
@@ -204,7 +221,7 @@ impl Daemon {
     async fn run(mut self) -> Result<i32, StartError> {
         let status = tokio::select! {
             signal = self.signals.any() => {
-                let delay = self.drain_delay;
+                let delay = self.leaving.borrow().delay;
                 tracing::info!(signal, ?delay, "leaving: serving on until load balancers notice");
                 EXIT_OK
             }
@@ -218,9 +235,10 @@ impl Daemon {
             }
         };
         self.drain.advance(Phase::Leaving);
+        let Leaving { delay, timeout } = *self.leaving.borrow();
         if status == EXIT_OK {
             tokio::select! {
-                () = tokio::time::sleep(self.drain_delay) => {}
+                () = tokio::time::sleep(delay) => {}
                 signal = self.signals.any() => {
                     tracing::info!(signal, "told a second time: not waiting any longer");
                 }
@@ -229,7 +247,7 @@ impl Daemon {
         self.drain.advance(Phase::Closing);
         let open = self.connections.count();
         tracing::info!(open, "closing: answering what was asked");
-        if tokio::time::timeout(self.drain_timeout, self.connections.closed()).await.is_err() {
+        if tokio::time::timeout(timeout, self.connections.closed()).await.is_err() {
             tracing::warn!(open = self.connections.count(), "connections did not end in time");
         }
         self.stop_tokens().await;
@@ -240,21 +258,7 @@ impl Daemon {
     /// No thread is inside the HSM library when the process leaves, if it can be helped.
     async fn stop_tokens(&self) {
         let tokens = self.tokens.clone();
-        let children = self.children.clone();
-        let stop = move || {
-            for token in tokens {
-                if !token.stop(TOKENS_PATIENCE) {
-                    let token = token.name().as_str();
-                    tracing::warn!(token, "a call into the HSM library has not returned");
-                }
-            }
-            for child in children {
-                if !child.end() {
-                    tracing::warn!("a process of an HSM library does not end");
-                }
-            }
-        };
-        let _ = tokio::task::spawn_blocking(stop).await;
+        let _ = tokio::task::spawn_blocking(move || tokens.stop_all()).await;
     }
 }
 
@@ -280,25 +284,9 @@ fn announce(socket: &TcpListener, what: &'static str) {
     tracing::info!(address, "{what}");
 }
 
-fn transport(transport: &Transport, metrics: &Metrics) -> Result<listener::Transport, TlsError> {
-    match transport {
-        Transport::Tls(settings) => {
-            let Tls { config, not_after } = tls::load(settings)?;
-            let expires = not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
-            metrics.certificate_expires(expires.as_secs_f64());
-            Ok(listener::Transport::Tls(config))
-        }
-        Transport::PlainOnLoopback => {
-            tracing::warn!("INSECURE: plain HTTP on loopback, as the configuration asks");
-            Ok(listener::Transport::Plain)
-        }
-    }
-}
-
-fn ops_acceptor<S: Serve>(service: S, limits: &listener::Limits, drain: &Drain) -> Acceptor<S> {
+fn ops_acceptor<S: Serve>(service: S, terms: CurrentTerms, drain: &Drain) -> Acceptor<S> {
     Acceptor {
-        transport: listener::Transport::Plain,
-        limits: Arc::new(listener::Limits { proxy_protocol_from: Vec::new(), ..limits.clone() }),
+        terms,
         connections: Connections::new(OPS_CONNECTIONS),
         service,
         metrics: None,

@@ -112,7 +112,7 @@ impl Failure {
 
 impl From<ConfigErrors> for Failure {
     fn from(errors: ConfigErrors) -> Self {
-        let ConfigErrors { faults, warnings } = errors;
+        let ConfigErrors { faults, warnings, .. } = errors;
         let lines = faults.into_iter().map(|f| (f.to_string(), f.hint.into_iter().collect()));
         Self { exit: Exit::Config, errors: lines.collect(), warnings }
     }

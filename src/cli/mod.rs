@@ -9,6 +9,7 @@ mod doctor;
 mod failure;
 mod hsm_worker;
 mod keys;
+mod reload;
 mod serve;
 mod startup;
 mod status;
@@ -49,13 +50,15 @@ enum Command {
     Bench(Box<bench::Bench>),
     /// Ask a running daemon how it is, over its control socket
     Status(status::Status),
+    /// Have a running daemon read its configuration anew, over its control socket
+    Reload(reload::Reload),
     /// The process of a token's PKCS#11 library; the daemon starts it
     #[command(hide = true)]
     HsmWorker(hsm_worker::HsmWorker),
 }
 
 /// Where the configuration is.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct ConfigFile {
     /// Configuration file
     #[arg(long = "config", value_name = "FILE", env = "XKSD_CONFIG")]
@@ -84,6 +87,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Doctor(doctor) => doctor.run(),
         Command::Bench(bench) => bench.run(),
         Command::Status(status) => status.run(),
+        Command::Reload(reload) => reload.run(),
         Command::HsmWorker(worker) => worker.run(),
     }
 }

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::startup::{Surroundings, configuration_for_modules};
+use super::startup::{Surroundings, configuration, configuration_for_modules};
 use super::{ConfigFile, Exit, Failure};
 use crate::config::{Config, Isolation, Token};
-use crate::daemon::{self, StartError};
+use crate::daemon::{self, Load, StartError};
 use crate::names::TokenName;
 use crate::telemetry;
 
@@ -24,12 +24,15 @@ impl Serve {
         let is_inside = |token: &Token| token.isolation == Isolation::Thread;
         let of = |_name: &TokenName, token: &Token| is_inside(token);
         let config = configuration_for_modules(&self.config, Surroundings::Ours, of)?;
-        telemetry::start(&config.log).map_err(|error| Failure::new(Exit::Config, error))?;
+        let level =
+            telemetry::start(&config.log).map_err(|error| Failure::new(Exit::Config, error))?;
         for warning in &config.warnings {
             tracing::warn!(warning, "the configuration could be safer");
         }
         let addresses = addresses(&config);
-        daemon::serve(config).map_err(|error| failure(error, &addresses))
+        let file = self.config.clone();
+        let load = Load::new(move || configuration(&file));
+        daemon::serve(config, load, level).map_err(|error| failure(error, &addresses))
     }
 }
 

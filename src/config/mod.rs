@@ -18,7 +18,7 @@ mod tokens;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -62,6 +62,10 @@ pub struct Config {
     pub secret_places: SecretPlaces,
     /// What is allowed and should not be: an inline PIN, for one.
     pub warnings: Vec<String>,
+    /// Every file that was read: the configuration itself, secrets, certificates.
+    pub files: BTreeSet<PathBuf>,
+    /// How often it is looked whether these have changed, to reload by itself; `None`: never.
+    pub reload_on_change: Option<Duration>,
 }
 
 /// The XKS listener.
@@ -73,8 +77,6 @@ pub struct Server {
     pub transport: Transport,
     /// How connections are treated.
     pub limits: listener::Limits,
-    /// Time for the body of a request to arrive.
-    pub body_timeout: Duration,
     /// Time for a request, from its head (P-8).
     pub deadline: Duration,
     /// How long `/readyz` says no before connections are closed.
@@ -150,12 +152,12 @@ pub fn load(
     let tree = source::read(path, &environment)?;
     let report = Report::new(path, tree.variables, environment);
     let config = read(&report, tree.values);
-    let (faults, warnings) = report.into_parts();
+    let (faults, warnings, files) = report.into_parts();
     match config {
-        Some(config) if faults.is_empty() => Ok(Config { warnings, ..config }),
+        Some(config) if faults.is_empty() => Ok(Config { warnings, files, ..config }),
         _ => {
             assert!(!faults.is_empty(), "what can't be read has left a fault");
-            Err(ConfigErrors { faults, warnings })
+            Err(ConfigErrors { faults, warnings, files })
         }
     }
 }
@@ -171,6 +173,7 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
     server::check_addresses(&root, server.as_ref(), ops.as_ref());
     let log = server::log(&mut root);
     let fleet_size = server::fleet_size(&mut root);
+    let reload_on_change = server::reload(&mut root);
     let tokens = tokens::tokens(&mut root);
     let keystores = keystores::keystores(&mut root, &tokens.names);
     version?;
@@ -183,5 +186,7 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
         keystores,
         secret_places: report.secret_places.take(),
         warnings: Vec::new(),
+        files: BTreeSet::new(),
+        reload_on_change: reload_on_change?,
     })
 }

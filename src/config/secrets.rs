@@ -4,6 +4,7 @@
 //! which is not wiped: one more reason for the warning.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -50,6 +51,16 @@ pub enum SecretSource {
     Variable(String),
     /// It stood in the configuration itself.
     Kept(Secret<String>),
+}
+
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file) => write!(f, "`{}`", file.display()),
+            Self::Variable(name) => write!(f, "the environment variable `{name}`"),
+            Self::Kept(_) => f.write_str("the configuration itself"),
+        }
+    }
 }
 
 impl SecretSource {
@@ -108,6 +119,7 @@ pub(super) fn located_secret(
         "inline" => return inline(report, &path, value),
         "file" => {
             let file = report.path(&value);
+            report.note_file(&file);
             let read = from_file(&file);
             if read.is_ok() {
                 warn_if_readable(report, &path, &file);
@@ -180,6 +192,7 @@ fn from_credential(report: &Report, name: &str) -> Result<(Secret<String>, Secre
         return Err("`credential` must be the name of a credential, without slashes".into());
     }
     let file = PathBuf::from(directory).join(name);
+    report.note_file(&file);
     from_file(&file).map(|secret| (secret, SecretSource::File(file)))
 }
 

@@ -271,7 +271,7 @@ impl Shared {
             TokenState::PinRefused => tracing::error!(
                 token,
                 "the PIN was refused and is not tried again, since HSMs lock after a few tries: \
-                 correct the PIN and restart"
+                 correct the PIN and reload"
             ),
         }
     }

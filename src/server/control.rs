@@ -14,16 +14,18 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::connections::Connections;
 use super::drain::{Draining, Phase};
+use super::reload::{Reloading, Report};
 use super::serving::{Lease, Serving};
 use crate::clock::Deadline;
 use crate::hsm::fleet::{Enough, Group};
 use crate::hsm::token::{Token, TokenState};
 use crate::keystore::Keystore;
 
-/// Time for a client to say its word and to take the answer.
+/// Time for a client to say its word, and as much again to take the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Clients at once; more wait.
@@ -85,6 +87,8 @@ pub struct Control {
     pub draining: Draining,
     /// When the daemon was started.
     pub started: (Instant, SystemTime),
+    /// Has the configuration read anew.
+    pub reloading: Reloading,
 }
 
 impl Control {
@@ -103,10 +107,8 @@ impl Control {
             };
             tokio::spawn(async move {
                 let _place = place;
-                match tokio::time::timeout(PATIENCE * 2, control.answer(client)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "control socket"),
-                    Err(_elapsed) => tracing::debug!("a client of the control socket is too slow"),
+                if let Err(error) = control.answer(client).await {
+                    tracing::debug!(%error, "control socket");
                 }
             });
         }
@@ -116,7 +118,8 @@ impl Control {
         let uid = client.peer_cred()?.uid();
         let (read, mut write) = client.split();
         let mut word = String::new();
-        BufReader::new(read.take(WORD_MAX)).read_line(&mut word).await?;
+        let mut read = BufReader::new(read.take(WORD_MAX));
+        timeout(PATIENCE, read.read_line(&mut word)).await??;
         let answer = match word.trim_end() {
             _ if uid != 0 && uid != rustix::process::geteuid().as_raw() => {
                 tracing::warn!(uid, "refused at the control socket: neither our user nor root");
@@ -124,9 +127,18 @@ impl Control {
             }
             "status" => self.status(),
             "refresh" => self.refresh().await,
+            "reload" => match self.reloading.reload().await {
+                Some(report) => self.reloaded(&report),
+                None => json!({ "error": "xksd is leaving" }),
+            },
             other => json!({ "error": format!("`{}` is no command", other.escape_debug()) }),
         };
-        write.write_all(format!("{answer}\n").as_bytes()).await
+        timeout(PATIENCE, write.write_all(format!("{answer}\n").as_bytes())).await?
+    }
+
+    fn reloaded(&self, report: &Report) -> Value {
+        let restart_pending = self.reloading.known.borrow().restart_pending.clone();
+        json!({ "reload": report.in_json(), "restart_pending": restart_pending })
     }
 
     fn status(&self) -> Value {
@@ -173,6 +185,7 @@ impl Control {
             "connections": self.connections.count(),
             "keystores": keystores.iter().map(in_json).collect::<Vec<_>>(),
             "tokens": tokens,
+            "reload": self.reloading.in_json(),
         })
     }
 

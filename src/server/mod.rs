@@ -16,5 +16,7 @@ pub mod ops_listener;
 pub mod pipeline;
 pub mod proxy_header;
 pub mod record;
+pub mod reload;
 pub mod rescue;
 pub mod serving;
+pub mod terms;

@@ -19,6 +19,7 @@ mod key_kinds;
 mod listener;
 mod operations;
 mod quotas;
+mod reload;
 mod sharing;
 mod signatures;
 mod signers;
