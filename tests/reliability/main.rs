@@ -12,6 +12,7 @@ mod library;
 mod network;
 mod pin;
 mod quotas;
+mod reload;
 mod restart;
 mod rotation;
 mod soak;
