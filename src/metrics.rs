@@ -425,6 +425,11 @@ impl Metrics {
         }
     }
 
+    /// A key store has gone from the configuration.
+    pub fn keystore_gone(&self, keystore: &KeystoreName) {
+        let _ = self.clock_skew.remove_label_values(&[keystore.as_str()]);
+    }
+
     /// An access key id has gone from the configuration.
     pub fn credential_gone(&self, keystore: &KeystoreName, access_key_id: &AccessKeyId) {
         let labels = [keystore.as_str(), access_key_id.as_str()];

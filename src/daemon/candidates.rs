@@ -43,7 +43,7 @@ impl Candidate {
         let key = format!("tokens.{}", token.name());
         match token.state() {
             state if state.serves() => {
-                self.open_sessions().await;
+                self.open_sessions(deadline).await;
                 Ok(None)
             }
             TokenState::PinRefused => {
@@ -68,14 +68,17 @@ impl Candidate {
         }
     }
 
-    async fn open_sessions(&self) {
+    async fn open_sessions(&self, deadline: Deadline) {
         let token = &self.started.token;
         let all_open = async {
             while !token.has_all_sessions() {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        if tokio::time::timeout(SESSIONS_PATIENCE, all_open).await.is_err() {
+        if tokio::time::timeout(SESSIONS_PATIENCE.min(deadline.remaining()), all_open)
+            .await
+            .is_err()
+        {
             let (name, sessions) = (token.name().as_str(), token.sessions());
             tracing::warn!(token = name, sessions, "not all sessions of the token are open");
         }

@@ -9,13 +9,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::candidates::{self, Candidate, Objection};
-use super::changes;
 use super::fixed::Fixed;
 use super::groups::Groups;
 use super::origin::Origin;
 use super::plan::{Pin, Plan, View};
 use super::tokens::{Started, Surroundings, Tokens};
 use super::transport::Transport;
+use super::{StartError, changes};
 use crate::clock::Deadline;
 use crate::config::Config;
 use crate::hsm::token::Token;
@@ -101,7 +101,7 @@ pub(super) struct House {
 
 impl Estate {
     /// The first one: tokens are started and not waited for.
-    pub(super) fn first(house: House, loaded: Loaded) -> Result<Self, Clash> {
+    pub(super) fn first(house: House, loaded: Loaded) -> Result<Self, StartError> {
         let House { metrics, tokens, fingerprints, level } = house;
         let Loaded { config, transport } = loaded;
         let fixed = Fixed::of(&config);
@@ -111,7 +111,7 @@ impl Estate {
         let mut in_use = BTreeMap::new();
         for (name, token) in config.tokens {
             let origin = Origin::of(&token, &fingerprints);
-            let started = tokens.start(&name, token, origin, &surroundings);
+            let started = tokens.start(&name, token, origin, &surroundings)?;
             tokens.show(&started);
             in_use.insert(name, started);
         }
@@ -187,7 +187,7 @@ impl Estate {
         match self.wait_for(&plan.candidates, &groups).await {
             Ok(warnings) => config.warnings.extend(warnings),
             Err(objections) => {
-                self.abandon(plan.candidates, &groups);
+                self.abandon(&plan.candidates, &groups);
                 return Err(refused(objections));
             }
         }
@@ -207,6 +207,9 @@ impl Estate {
                 keystores.any(|k| *k.name() == name && k.credentials().secret(&id).is_some());
             if !is_back {
                 self.metrics.credential_gone(&name, &id);
+            }
+            if !now.keystores.iter().any(|keystore| *keystore.name() == name) {
+                self.metrics.keystore_gone(&name);
             }
         }
     }
@@ -241,12 +244,9 @@ impl Estate {
     }
 
     /// Ends what was started for a configuration that is not put in force.
-    fn abandon(&mut self, candidates: Vec<Candidate>, groups: &Groups) {
+    fn abandon(&self, candidates: &[Candidate], groups: &Groups) {
         groups.kept.iter().filter(|kept| !self.groups.has(&kept.group)).for_each(|kept| kept.end());
-        let tokens = self.tokens.clone();
-        self.retiring.spawn_blocking(move || {
-            candidates.iter().for_each(|candidate| tokens.stop(&candidate.started));
-        });
+        candidates.iter().for_each(|candidate| self.tokens.give_up(&candidate.started));
     }
 
     fn swap(

@@ -75,7 +75,12 @@ impl Files {
 /// Of the contents, or of why there are none.
 pub(super) fn fingerprint(fingerprints: &Fingerprints, path: &Path) -> Fingerprint {
     let mut contents = Zeroizing::new(Vec::new());
-    let read = File::open(path).and_then(|file| file.take(LOOKED_AT).read_to_end(&mut contents));
+    let read = File::open(path).and_then(|file| {
+        // All at once: a buffer that grows leaves copies of a secret behind.
+        let length = file.metadata()?.len().min(LOOKED_AT);
+        contents.reserve_exact(usize::try_from(length).unwrap_or(0) + 1);
+        file.take(LOOKED_AT).read_to_end(&mut contents)
+    });
     let error = read.err().map(|error| error.to_string()).unwrap_or_default();
     fingerprints.of(&[&contents, error.as_bytes()])
 }

@@ -1,6 +1,7 @@
 //! What a configuration asks of the tokens: which stay, which are started, which take a restart.
 
 use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::sync::Arc;
 
 use super::candidates::{Candidate, Objection};
@@ -41,7 +42,7 @@ impl View<'_> {
     pub(super) fn plan(
         &self,
         config: &mut Config,
-        tokens: &Tokens,
+        tokens: &Arc<Tokens>,
     ) -> Result<Plan, Vec<Objection>> {
         let mut plan = Plan::default();
         let (mut to_start, mut objections) = (Vec::new(), Vec::new());
@@ -56,10 +57,17 @@ impl View<'_> {
         }
         let surroundings = Surroundings { log: &config.log, secrets: &config.secret_places };
         for (name, token, origin, before) in to_start {
-            let started = tokens.start(&name, token, origin, &surroundings);
-            plan.candidates.push(Candidate { started, before });
+            match tokens.start(&name, token, origin, &surroundings) {
+                Ok(started) => plan.candidates.push(Candidate { started, before }),
+                Err(error) => objections.push(unstarted(&name, &error)),
+            }
         }
-        Ok(plan)
+        if objections.is_empty() {
+            return Ok(plan);
+        }
+        // Nothing waits for them.
+        plan.candidates.iter().for_each(|candidate| tokens.give_up(&candidate.started));
+        Err(objections)
     }
 
     fn place(
@@ -104,6 +112,12 @@ impl View<'_> {
         }
         Ok((pin.0, token, origin, before))
     }
+}
+
+fn unstarted(name: &TokenName, error: &io::Error) -> Objection {
+    let problem = format!("tokens.{name}: no threads for it: {error}");
+    let hint = Some("fewer `sessions`, or a higher TasksMax= or limit of processes".to_owned());
+    (Refusal::Unavailable, Finding { problem, hint })
 }
 
 fn impossible(name: &TokenName, keys: &[&str]) -> Objection {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -70,13 +71,16 @@ impl Tokens {
     }
 
     /// Starts a token. It is on its way up when this returns, and its gauges are not shown yet.
+    ///
+    /// # Errors
+    /// If the operating system has no threads for it.
     pub(super) fn start(
         &self,
         name: &TokenName,
         token: config::Token,
         origin: Origin,
         surroundings: &Surroundings<'_>,
-    ) -> Arc<Started> {
+    ) -> io::Result<Arc<Started>> {
         let metrics = self.metrics.candidate(name);
         let settings = token.settings.clone();
         let (backend, child): (Arc<dyn Backend>, _) = match token.isolation {
@@ -86,10 +90,11 @@ impl Tokens {
                 (child.clone(), Some(child))
             }
         };
-        let token = Arc::new(Token::start(name.clone(), settings, backend, metrics.clone()));
+        let token = Token::try_start(name.clone(), settings, backend, metrics.clone())?;
+        let token = Arc::new(token);
         let started = Arc::new(Started { token, origin, metrics, child });
         self.running().push(started.clone());
-        started
+        Ok(started)
     }
 
     /// Shows the gauges of this token, in the place of those of another one of its name.
@@ -110,6 +115,12 @@ impl Tokens {
             tracing::warn!(token, "a process of an HSM library does not end");
         }
         self.running().retain(|other| !Arc::ptr_eq(other, started));
+    }
+
+    /// Ends a token that nobody has used, without waiting for it.
+    pub(super) fn give_up(self: &Arc<Self>, started: &Arc<Started>) {
+        let (tokens, started) = (self.clone(), started.clone());
+        tokio::task::spawn_blocking(move || tokens.stop(&started));
     }
 
     /// Ends every token that runs.

@@ -1,6 +1,7 @@
 //! A token, as the asynchronous side sees it: a bounded queue before threads that own sessions.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -185,12 +186,15 @@ impl fmt::Debug for Token {
 impl Token {
     /// Starts the threads of a token. Returns at once: connecting happens in the background, so
     /// that a token that is down does not keep the daemon from starting.
-    pub fn start(
+    ///
+    /// # Errors
+    /// If the operating system has no threads left; those that were started end by themselves.
+    pub fn try_start(
         name: TokenName,
         settings: Settings,
         backend: Arc<dyn Backend>,
         metrics: Arc<TokenMetrics>,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(name.clone(), metrics.clone(), settings.queue));
         let told = Arc::downgrade(&shared);
         backend.on_lost(Box::new(move || {
@@ -198,12 +202,29 @@ impl Token {
                 shared.ask_for_probe();
             }
         }));
-        steward::spawn(shared.clone(), backend.clone(), settings.clone());
-        for number in 0..settings.sessions.max(1) {
-            worker::spawn(number, shared.clone(), backend.clone(), settings.attempt_limit);
-        }
+        // Made before its threads: dropped half-way, it asks those that there are to stop.
         let outstanding = AtomicUsize::new(0);
-        Self { name, backend, metrics, settings, outstanding, shared }
+        let token = Self { name, backend, metrics, settings, outstanding, shared };
+        let Self { backend, settings, shared, .. } = &token;
+        steward::spawn(shared.clone(), backend.clone(), settings.clone())?;
+        for number in 0..settings.sessions.max(1) {
+            worker::spawn(number, shared.clone(), backend.clone(), settings.attempt_limit)?;
+        }
+        Ok(token)
+    }
+
+    /// The same, for those to whom the operating system gives threads.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn start(
+        name: TokenName,
+        settings: Settings,
+        backend: Arc<dyn Backend>,
+        metrics: Arc<TokenMetrics>,
+    ) -> Self {
+        Self::try_start(name, settings, backend, metrics)
+            .expect("the operating system gives threads")
     }
 
     /// Its name in the configuration.

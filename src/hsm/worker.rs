@@ -1,6 +1,7 @@
 //! A worker: one thread that owns one session, takes jobs from the token's queue, and replaces
 //! its session when that is lost.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -26,7 +27,7 @@ pub(super) fn spawn(
     shared: Arc<Shared>,
     backend: Arc<dyn Backend>,
     attempt_limit: Duration,
-) {
+) -> io::Result<()> {
     let name = format!("{}-{number}", shared.name());
     let running = shared.running();
     std::thread::Builder::new()
@@ -36,7 +37,7 @@ pub(super) fn spawn(
             let _running = running;
             Worker { shared, backend, attempt_limit, job: None }.run();
         })
-        .expect("the operating system gives threads when starting");
+        .map(drop)
 }
 
 struct Worker {
