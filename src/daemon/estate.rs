@@ -106,7 +106,7 @@ impl Estate {
         let Loaded { config, transport } = loaded;
         let fixed = Fixed::of(&config);
         let Config { server, log, fleet_size, keystores, secret_places, warnings, .. } = config;
-        let keystores = together(keystores)?;
+        let keystores = together(keystores, &Keystores::default())?;
         let surroundings = Surroundings { log: &log, secrets: &secret_places };
         let mut in_use = BTreeMap::new();
         for (name, token) in config.tokens {
@@ -167,7 +167,8 @@ impl Estate {
     ) -> Result<Vec<String>, Refused> {
         let Loaded { mut config, transport } = loaded;
         let settings = std::mem::take(&mut config.keystores);
-        let keystores = together(settings).map_err(|clash| {
+        let keystores = together(settings, &self.shown.serving.current().keystores);
+        let keystores = keystores.map_err(|clash| {
             let finding = Finding { problem: clash.to_string(), hint: None };
             Refused { refusal: Refusal::Configuration, faults: vec![finding] }
         })?;
@@ -342,8 +343,16 @@ impl Estate {
     }
 }
 
-fn together(settings: Vec<keystore::Settings>) -> Result<Keystores, Clash> {
-    let keystores = settings.into_iter().map(Keystore::new).collect();
+/// Key stores side by side; what those of before have counted goes on.
+fn together(settings: Vec<keystore::Settings>, before: &Keystores) -> Result<Keystores, Clash> {
+    let keystore = |settings: keystore::Settings| match before
+        .iter()
+        .find(|before| *before.name() == settings.name)
+    {
+        Some(before) => Keystore::in_place_of(before, settings),
+        None => Keystore::new(settings),
+    };
+    let keystores = settings.into_iter().map(keystore).collect();
     // The check of the configuration names all of them.
     Keystores::new(keystores).map_err(|mut clashes| clashes.remove(0))
 }

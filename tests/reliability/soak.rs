@@ -2,7 +2,9 @@
 
 use crate::figures::{HEAD, Row};
 use crate::world::{Isolation, Scale};
-use crate::{chaos, codes, fleet, library, network, pin, quotas, reload, restart, rotation, writes};
+use crate::{
+    chaos, codes, fleet, library, network, pin, quotas, reload, restart, rotation, writes,
+};
 
 /// A scenario's name for `SOAK_ONLY`, and itself.
 type Scenario = (&'static str, fn(Scale) -> Vec<Row>);
