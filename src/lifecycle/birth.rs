@@ -11,7 +11,7 @@ use crate::hsm::backend::{NewKeyUsage, Protection};
 use crate::hsm::codes;
 use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::key::Usage;
-use crate::hsm::state::{Date, KeyState, VersionStatus};
+use crate::hsm::state::{Date, KeyState, Origin, VersionStatus};
 use crate::names::{ExternalKeyId, KeyVersion, ObjectId};
 
 /// C_GenerateKey of SoftHSM fails for no reason in about 3% of calls under load.
@@ -197,7 +197,12 @@ fn generate(office: &mut Office, id: &ExternalKeyId, wish: &Wish) -> Result<Obje
             session.random(&mut bytes)?;
         }
         let object_id = ObjectId::new(bytes);
-        let state = KeyState::pending(object_id, wish.version, Date::of(SystemTime::now()));
+        let state = KeyState::pending(
+            object_id,
+            wish.version,
+            Date::of(SystemTime::now()),
+            Origin::Generated,
+        );
         let mut attempt = 1;
         loop {
             let Err(fault) = session.generate(id, &state, wish.usage) else { return Ok(object_id) };

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::hsm::backend::Protection;
 use crate::hsm::key::{CheckValue, KeyKind, Usage};
+use crate::hsm::state::Origin;
 use crate::lifecycle::{Failed, Held, Office, Write};
 
 pub(super) fn spec(kind: &KeyKind) -> String {
@@ -49,7 +50,8 @@ pub(super) fn version(held: &Held) -> Value {
         "epoch": state.map(|state| state.epoch),
         "created": state.map(|state| state.created.iso()),
         "deletion": state.and_then(|state| state.deletion).map(|date| date.iso()),
-        "replicable": state.is_some_and(|state| state.replicable),
+        "origin": state.map(|state| state.origin.as_str()),
+        "replicable": state.is_some_and(|state| state.origin == Origin::Replicable),
         "key_spec": spec(&attributes.kind),
         "usage": usages(attributes.usage),
         "check_value": check_value(attributes.check_value),
