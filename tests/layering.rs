@@ -18,6 +18,7 @@ const LAYERS: [&[&str]; 6] = [
         "hsm::freeze",
         "hsm::codes",
         "hsm::profile",
+        "hsm::transport",
     ],
     &["operations", "lifecycle", "client", "hsm", "catalogue", "tls", "metrics"],
     &["server"],

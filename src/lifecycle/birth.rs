@@ -7,7 +7,7 @@ use super::office::Office;
 use super::proof::decrypts;
 use super::survey::{Held, Object, Survey};
 use super::{Error, Refusal};
-use crate::hsm::backend::{NewKeyUsage, Protection};
+use crate::hsm::backend::{Leaves, NewKey, NewKeyUsage, Protection};
 use crate::hsm::codes;
 use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::key::Usage;
@@ -203,9 +203,11 @@ fn generate(office: &mut Office, id: &ExternalKeyId, wish: &Wish) -> Result<Obje
             Date::of(SystemTime::now()),
             Origin::Generated,
         );
+        let leaves = Leaves::Never;
+        let new = NewKey { label: id, state: &state, usage: wish.usage, leaves };
         let mut attempt = 1;
         loop {
-            let Err(fault) = session.generate(id, &state, wish.usage) else { return Ok(object_id) };
+            let Err(fault) = session.generate(&new) else { return Ok(object_id) };
             let is_general = fault.cause == Cause::Returned(codes::GENERAL_ERROR);
             if !is_general || attempt == GENERATE_ATTEMPTS {
                 return Err(fault);

@@ -67,6 +67,8 @@ pub(super) fn protection(protection: Protection) -> Value {
         extractable,
         never_extractable,
         modifiable,
+        wrap_with_trusted,
+        value_len,
     } = protection;
     json!({
         "token": token,
@@ -76,6 +78,8 @@ pub(super) fn protection(protection: Protection) -> Value {
         "extractable": extractable,
         "never_extractable": never_extractable,
         "modifiable": modifiable,
+        "wrap_with_trusted": wrap_with_trusted,
+        "value_len": value_len,
     })
 }
 

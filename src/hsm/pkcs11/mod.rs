@@ -1,7 +1,8 @@
 //! The C boundary: PKCS#11 modules, and the only place that names `cryptoki-sys` and `unsafe`.
 //!
 //! Catalogue and data path use one function list through single C calls into presized buffers
-//! (`library`, `session`, `data`, `objects`). `admin` adds what the `keys` commands change.
+//! (`library`, `session`, `data`, `objects`). `admin` adds what the `keys` commands change, `transport`
+//! how they bring key material in.
 
 #![allow(unsafe_code, reason = "PKCS#11 is a C interface; each block says why it is sound")]
 
@@ -18,7 +19,9 @@ mod plays;
 mod session;
 #[cfg(test)]
 mod stage;
+mod template;
 mod token_iv;
+mod transport;
 
 use std::sync::Arc;
 use std::sync::Mutex;
