@@ -1,9 +1,10 @@
 //! SoftHSM2 tokens of one key store, each behind a shim of its own, and the command line.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 use support::request::hex;
@@ -13,6 +14,9 @@ use tempfile::TempDir;
 
 /// What a key is made of that several tokens are to hold.
 pub(crate) const VALUE: &[u8; 32] = b"one key, the same in every token";
+
+/// What is imported.
+pub(crate) const MATERIAL: &[u8; 32] = b"canary: 32 bytes that none shows";
 
 /// A configuration in a directory of its own.
 pub(crate) struct House {
@@ -31,8 +35,8 @@ impl House {
         // They share everything but their labels.
         let token = tokens.iter().map(made).collect::<Vec<_>>().remove(0);
         let house = Self { directory, token };
-        house.write("pin", PIN);
-        house.write("secret", "CANARYcanary0123456789012345678901234567890");
+        house.file("pin", PIN.as_bytes());
+        house.file("secret", b"CANARYcanary0123456789012345678901234567890");
         let mut toml = "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n\
                         insecure_plain_http_on_loopback = true\n[ops]\nlisten = \"127.0.0.1:0\"\n"
             .to_owned();
@@ -57,18 +61,12 @@ impl House {
              tokens = {names:?}\n[[keystores.demo.credentials]]\n\
              access_key_id = \"ABCDEFGHIJKLMNOPQRST\"\nsecret = {{ file = \"secret\" }}\n"
         ));
-        house.write("xksd.toml", &toml);
+        house.file("xksd.toml", toml.as_bytes());
         house
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
-    }
-
-    fn write(&self, name: &str, content: &str) {
-        let path = self.path(name);
-        fs::write(&path, content).expect("a test's directory can be written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
     }
 
     /// Has a token's module obey.
@@ -83,15 +81,33 @@ impl House {
 
     /// Runs `xksd keys` with these words, in an environment that says nothing of the tokens.
     pub(crate) fn run(&self, line: &str) -> Said {
-        let output = Command::new(env!("CARGO_BIN_EXE_xksd"))
-            .arg("keys")
-            .args(line.split_whitespace())
-            .current_dir(self.directory.path())
-            .env_clear()
-            .env("XKSD_CONFIG", "xksd.toml")
-            .output()
-            .expect("xksd can be started");
-        Said::new(&output)
+        Said::new(&self.command(line).output().expect("xksd can be started"))
+    }
+
+    /// The same, with this on standard input.
+    pub(crate) fn run_with(&self, line: &str, input: &[u8]) -> Said {
+        let mut command = self.command(line);
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().expect("xksd can be started");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        // One that refuses does not read it all.
+        let _ = stdin.write_all(input);
+        drop(stdin);
+        Said::new(&child.wait_with_output().expect("it ends"))
+    }
+
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xksd"));
+        command.arg("keys").args(line.split_whitespace()).current_dir(self.directory.path());
+        command.env_clear().env("XKSD_CONFIG", "xksd.toml");
+        command
+    }
+
+    /// Writes a file that only its owner may read.
+    pub(crate) fn file(&self, name: &str, content: &[u8]) {
+        let path = self.path(name);
+        fs::write(&path, content).expect("a test's directory can be written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
     }
 
     /// The same, and it goes well.
@@ -113,24 +129,53 @@ impl House {
         self.import_value(labels, id, cka_id, VALUE);
     }
 
+    /// Puts a private key that was made elsewhere into a token.
+    pub(crate) fn plant_pair(&self, label: &str, name: &str) {
+        let key = self.path("planted.der");
+        Command::new("openssl")
+            .args(["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072"])
+            .args(["-outform", "DER", "-out"])
+            .arg(&key)
+            .succeed();
+        let key = key.to_str().expect("temporary files have names in UTF-8");
+        self.pkcs11_tool(label, &["--label", name, "--id", "aa", "--write-object", key, "--type"])
+            .args(["privkey", "--usage-wrap"])
+            .succeed();
+    }
+
     pub(crate) fn import_value(&self, labels: &[&str], id: &str, cka_id: &str, value: &[u8; 32]) {
         let file = self.path("value");
         fs::write(&file, value).expect("a test's directory can be written");
         for label in labels {
             let file = file.to_str().expect("temporary files have names in UTF-8");
-            let (name, conf) = self.token.env();
-            let output = Command::new("pkcs11-tool")
-                .arg("--module")
-                .arg(&self.token.module)
-                .args(["--token-label", label, "--login", "--pin", PIN, "--private"])
-                .args(["--label", id, "--id", &hex(cka_id.as_bytes())])
+            self.pkcs11_tool(label, &["--private", "--label", id, "--id", &hex(cka_id.as_bytes())])
                 .args(["--write-object", file, "--type", "secrkey", "--key-type", "AES:32"])
                 .args(["--usage-decrypt", "--sensitive"])
-                .env(name, conf)
-                .output()
-                .expect("pkcs11-tool (package opensc) is there");
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+                .succeed();
         }
+    }
+
+    fn pkcs11_tool(&self, token: &str, arguments: &[&str]) -> Command {
+        let mut tool = Command::new("pkcs11-tool");
+        let (name, conf) = self.token.env();
+        tool.arg("--module").arg(&self.token.module);
+        tool.args(["--token-label", token, "--login", "--pin", PIN]).args(arguments);
+        tool.env(name, conf);
+        tool
+    }
+}
+
+/// A command that has to go well.
+pub(crate) trait Succeed {
+    /// Runs it.
+    fn succeed(&mut self);
+}
+
+impl Succeed for Command {
+    #[track_caller]
+    fn succeed(&mut self) {
+        let output = self.output().expect("it is installed: opensc has pkcs11-tool");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 }
 
@@ -152,6 +197,12 @@ impl Said {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("xksd writes UTF-8");
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         assert!(!stdout.contains(PIN) && !stderr.contains(PIN), "the PIN was said");
+        for material in [&VALUE[..], MATERIAL] {
+            let forms = [String::from_utf8_lossy(material).into_owned(), hex(material)];
+            for form in forms {
+                assert!(!stdout.contains(&form) && !stderr.contains(&form), "{form} was said");
+            }
+        }
         Self { code: output.status.code(), stdout, stderr }
     }
 

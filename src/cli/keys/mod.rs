@@ -42,6 +42,8 @@ pub(super) enum Keys {
 impl Keys {
     /// Does not return after an HSM was used: modules do not survive an ordinary exit.
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
+        // The PIN is in it.
+        crate::daemon::hide_memory();
         let outcome = match self {
             Self::Create(create) => create.run(),
             Self::List(list) => list.run(),

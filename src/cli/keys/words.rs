@@ -83,6 +83,19 @@ pub(super) fn protection(protection: Protection) -> Value {
     })
 }
 
+/// The names of all tokens that a command is about.
+pub(super) fn tokens(office: &Office) -> Vec<&str> {
+    (0..office.len()).map(|token| office.name(token).as_str()).collect()
+}
+
+/// The same for people.
+pub(super) fn place(office: &Office) -> String {
+    match tokens(office).as_slice() {
+        [only] => format!("token `{only}`"),
+        several => format!("tokens `{}`", several.join("`, `")),
+    }
+}
+
 /// A state that was, or is to be, written.
 pub(super) fn write(office: &Office, write: &Write) -> Value {
     json!({
