@@ -4,6 +4,7 @@ mod change;
 mod crash;
 mod destroy;
 mod house;
+mod import;
 mod replicable;
 mod rotate;
 mod show;

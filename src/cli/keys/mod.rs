@@ -3,6 +3,7 @@
 mod birth;
 mod change;
 mod destroy;
+mod import;
 mod scope;
 mod show;
 mod verify;
@@ -25,6 +26,10 @@ pub(super) enum Keys {
     Describe(show::Describe),
     /// Make a new version of a key: it encrypts from now on, all older ones still decrypt
     Rotate(birth::Rotate),
+    /// Write the public keys under which key material can be encrypted for import
+    ImportParameters(import::ImportParameters),
+    /// Make a key from material of your own, or its next version
+    Import(import::Import),
     /// Stop a key: daemons refuse it within one catalogue_interval
     Disable(change::Disable),
     /// Put a disabled key in use again
@@ -42,13 +47,15 @@ pub(super) enum Keys {
 impl Keys {
     /// Does not return after an HSM was used: modules do not survive an ordinary exit.
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
-        // The PIN is in it.
+        // The PIN is in it, and key material that is imported.
         crate::daemon::hide_memory();
         let outcome = match self {
             Self::Create(create) => create.run(),
             Self::List(list) => list.run(),
             Self::Describe(describe) => describe.run(),
             Self::Rotate(rotate) => rotate.run(),
+            Self::ImportParameters(parameters) => parameters.run(),
+            Self::Import(import) => import.run(),
             Self::Disable(disable) => disable.run(),
             Self::Enable(enable) => enable.run(),
             Self::ScheduleDeletion(schedule) => schedule.run(),
