@@ -19,6 +19,9 @@ use crate::names::{KeyVersion, ObjectId};
 /// First field of the text; another release of the format gets another tag.
 const TAG: &str = "xksd1";
 
+/// Epoch of a copy that is not proved; a version that is made begins with 1.
+const UNPROVED: u64 = 0;
+
 /// Longest text that is parsed or written, in bytes.
 pub const MAX_LEN: usize = 100;
 
@@ -177,6 +180,18 @@ impl KeyState {
         Self { object_id, version, status, epoch, created, deletion, origin }
     }
 
+    /// The state of a copy of this version that is not proved to be one.
+    #[must_use]
+    pub fn unproved(&self) -> Self {
+        let (status, deletion) = (VersionStatus::Pending, None);
+        Self { status, deletion, epoch: UNPROVED, ..self.clone() }
+    }
+
+    /// Whether it is such a copy: only whoever proves it may write another state over this one.
+    pub fn is_unproved(&self) -> bool {
+        self.epoch == UNPROVED
+    }
+
     /// The state after a change.
     #[must_use]
     pub fn changed(&self, status: VersionStatus, deletion: Option<Date>) -> Self {
@@ -276,6 +291,18 @@ mod tests {
             assert_eq!(KeyState::parse(bad.as_bytes()), Err(Foreign), "{bad:?}");
         }
         assert_eq!(KeyState::parse(b"\xff\xfe"), Err(Foreign));
+    }
+
+    #[test]
+    fn a_copy_that_is_not_proved_outranks_nothing() {
+        let state = KeyState::parse(EXAMPLE.as_bytes()).unwrap();
+        let copy = state.unproved();
+        assert!(copy.is_unproved() && !state.is_unproved());
+        assert!(copy.rank() < state.rank());
+        let begun =
+            KeyState::pending(state.object_id, state.version, state.created, Origin::Generated);
+        assert!(!begun.is_unproved());
+        assert_eq!((copy.object_id, copy.status), (state.object_id, VersionStatus::Pending));
     }
 
     #[test]

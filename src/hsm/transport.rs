@@ -87,6 +87,15 @@ pub trait Transport {
     ) -> Result<bool, Fault>;
 }
 
+/// The security officer of a token.
+pub trait Officer {
+    /// Puts another token's public key here as one that is trusted, and says whether it was not yet.
+    ///
+    /// # Errors
+    /// The token's: not every one lets a public key be trusted.
+    fn trust(&mut self, public: &RsaPublicKey) -> Result<bool, Fault>;
+}
+
 /// An RSA pair for wrapping, of the token's own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {

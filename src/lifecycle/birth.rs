@@ -314,7 +314,7 @@ fn settle(
             state = state.changed(previous.status, previous.deletion);
         }
         let lags = |object: &Object| {
-            let from = object.state.clone().filter(|known| *known != state)?;
+            let from = object.state.clone().filter(|s| *s != state && !s.is_unproved())?;
             Some(Write { token: object.token, handle: object.handle, from, to: state.clone() })
         };
         let writes: Vec<_> = held.objects.iter().filter_map(lags).collect();

@@ -17,6 +17,7 @@ mod making;
 mod office;
 mod proof;
 mod ready;
+mod replicate;
 mod survey;
 mod verify;
 
@@ -26,6 +27,7 @@ pub use destroy::{Doomed, destroy, doomed};
 pub use door::{Door, door};
 pub use making::Source;
 pub use office::{Failed, Office};
+pub use replicate::{Copies, Copy, copies, replicate};
 pub use survey::{Held, Object, Survey};
 pub use verify::{Agreement, Verified, verify};
 
@@ -168,6 +170,20 @@ pub enum Refusal {
          it: no key that may leave is kept there"
     )]
     WrapsForAnybody(TokenName),
+    /// It was made to stay.
+    #[error(
+        "version {0} never leaves the tokens that it is in: it was not made with `create --replicable \
+         --under-trusted`"
+    )]
+    CannotLeave(KeyVersion),
+    /// No trusted public key.
+    #[error("token `{on}` has no public key of token `{of}` that its security officer trusts")]
+    NotTrusted {
+        /// Where the key is.
+        on: TokenName,
+        /// Where it is to go.
+        of: TokenName,
+    },
     /// Another run was faster.
     #[error("another run changed the key meanwhile")]
     Overtaken,

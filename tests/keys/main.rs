@@ -6,6 +6,7 @@ mod destroy;
 mod house;
 mod import;
 mod replicable;
+mod replicate;
 mod rotate;
 mod show;
 mod verify;

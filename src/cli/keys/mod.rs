@@ -4,6 +4,7 @@ mod birth;
 mod change;
 mod destroy;
 mod import;
+mod replicate;
 mod scope;
 mod show;
 mod verify;
@@ -30,6 +31,10 @@ pub(super) enum Keys {
     ImportParameters(import::ImportParameters),
     /// Make a key from material of your own, or its next version
     Import(import::Import),
+    /// Have a token's security officer trust the wrapping keys of the others, for `replicate`
+    Trust(replicate::Trust),
+    /// Bring a key to tokens that lack it, if it was made so that it can
+    Replicate(replicate::Replicate),
     /// Stop a key: daemons refuse it within one catalogue_interval
     Disable(change::Disable),
     /// Put a disabled key in use again
@@ -56,6 +61,8 @@ impl Keys {
             Self::Rotate(rotate) => rotate.run(),
             Self::ImportParameters(parameters) => parameters.run(),
             Self::Import(import) => import.run(),
+            Self::Trust(trust) => trust.run(),
+            Self::Replicate(replicate) => replicate.run(),
             Self::Disable(disable) => disable.run(),
             Self::Enable(enable) => enable.run(),
             Self::ScheduleDeletion(schedule) => schedule.run(),

@@ -13,6 +13,7 @@ use crate::config::{Config, Token};
 use crate::hsm::codes;
 use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::pkcs11::{Library, Pkcs11Backend};
+use crate::hsm::transport::Officer;
 use crate::lifecycle::{Error, Office, Refusal};
 use crate::metrics::Metrics;
 use crate::names::{ExternalKeyId, KeystoreName, TokenName};
@@ -126,9 +127,26 @@ impl Meant {
         Ok(Self(backends))
     }
 
+    /// Their names, in the order of the group.
+    pub(super) fn names(&self) -> impl Iterator<Item = &TokenName> {
+        self.0.iter().map(|(name, _)| name)
+    }
+
     /// Connects to them. Those that fail are noted by the office.
     pub(super) fn open(&self) -> Office {
         Office::new(self.0.iter().map(|(name, backend)| (name.clone(), backend.administer())))
+    }
+
+    /// Connects to one of them as its security officer.
+    pub(super) fn officer(
+        &self,
+        token: &TokenName,
+        pin: &Secret<String>,
+    ) -> Result<Box<dyn Officer>, Fault> {
+        let why = "it is none of the tokens that are meant";
+        let unknown = Fault::refused(FaultKind::TokenLost, "C_GetSlotList", why);
+        let meant = self.0.iter().find(|(name, _)| name == token);
+        meant.ok_or(unknown)?.1.officer(pin.expose())
     }
 }
 
