@@ -261,6 +261,8 @@ fn is_no_key_of_ours(fault: &Fault) -> bool {
             | codes::MECHANISM_INVALID
             | codes::MECHANISM_PARAM_INVALID
             | codes::ARGUMENTS_BAD
+            // kryoptic, of padding that is none.
+            | codes::DEVICE_ERROR
     );
     fault.function == "C_UnwrapKey" && says_so
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
@@ -129,6 +129,17 @@ impl House {
         self.import_value(labels, id, cka_id, VALUE);
     }
 
+    /// Keeps the tokens as they are now, for [`House::restore`].
+    pub(crate) fn keep(&self) {
+        copy_tree(&self.path("tokens"), &self.path("kept"));
+    }
+
+    /// Puts the tokens back as they were kept.
+    pub(crate) fn restore(&self) {
+        fs::remove_dir_all(self.path("tokens")).expect("it is ours");
+        copy_tree(&self.path("kept"), &self.path("tokens"));
+    }
+
     /// Puts a private key that was made elsewhere into a token.
     pub(crate) fn plant_pair(&self, label: &str, name: &str) {
         let key = self.path("planted.der");
@@ -176,6 +187,19 @@ impl Succeed for Command {
     fn succeed(&mut self) {
         let output = self.output().expect("it is installed: opensc has pkcs11-tool");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir(to).expect("a test's directory can be written");
+    for entry in fs::read_dir(from).expect("it is there") {
+        let entry = entry.expect("it can be read");
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).expect("a test's directory can be written");
+        }
     }
 }
 
