@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 use support::request::hex;
@@ -86,14 +86,18 @@ impl House {
 
     /// The same, with this on standard input.
     pub(crate) fn run_with(&self, line: &str, input: &[u8]) -> Said {
+        Said::new(&self.start(line, input).wait_with_output().expect("it ends"))
+    }
+
+    /// Starts it, with this on standard input.
+    pub(crate) fn start(&self, line: &str, input: &[u8]) -> Child {
         let mut command = self.command(line);
         let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().expect("xksd can be started");
         let mut stdin = child.stdin.take().expect("it is piped");
         // One that refuses does not read it all.
         let _ = stdin.write_all(input);
-        drop(stdin);
-        Said::new(&child.wait_with_output().expect("it ends"))
+        child
     }
 
     fn command(&self, line: &str) -> Command {
@@ -217,7 +221,7 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    fn new(output: &Output) -> Self {
+    pub(crate) fn new(output: &Output) -> Self {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("xksd writes UTF-8");
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         assert!(!stdout.contains(PIN) && !stderr.contains(PIN), "the PIN was said");

@@ -5,8 +5,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use serde_json::{Value, json};
+use support::shim::wait_for_calls;
 
-use crate::house::{House, MATERIAL, Succeed};
+use crate::house::{House, MATERIAL, Said, Succeed};
 
 const PENDING: &str = "xksd1:00000000000000aa:1:pending:1:20260102:-:i";
 
@@ -102,20 +103,28 @@ fn a_file_that_others_may_read_is_warned_of() {
     assert!(said.stderr.contains("warning: group or others may read `material`"), "{said:?}");
 }
 
-/// The commands of docs/keys.md.
-fn wrap(house: &House, public: &str, digest: &str, material: &str, to: &str) {
-    let script = format!(
-        "set -e
-        openssl rand -out aes.key 32
-        openssl pkeyutl -encrypt -pubin -inkey {public} -in aes.key -out first.bin \
-            -pkeyopt rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:{digest} \
-            -pkeyopt rsa_mgf1_md:{digest}
-        openssl enc -id-aes256-wrap-pad -iv A65959A6 \
-            -K \"$(od -An -vtx1 aes.key | tr -d ' \\n')\" -in {material} -out second.bin
-        cat first.bin second.bin > {to}"
-    );
-    let directory = house.path("");
-    Command::new("sh").args(["-c", &script]).current_dir(directory).succeed();
+/// Runs commands of docs/keys.md, after the algorithm that they are for.
+fn wrap(house: &House, algorithm: &str, public: &str, material: &str, to: &str) {
+    let document = include_str!("../../docs/keys.md");
+    let (name, digest) = algorithm.split_once("_SHA_").expect("it has a hash");
+    let title = format!("`{name}_...`:\n\n```sh\n");
+    let (_, rest) = document.split_once(&title).expect("it is there");
+    let (block, _) = rest.split_once("```").expect("it ends");
+    // The first line says what is to be filled in.
+    let (variables, commands) = block.split_once('\n').expect("there are several");
+    let mut command = Command::new("sh");
+    for variable in variables.split(' ') {
+        let (name, _) = variable.split_once('=').expect("it is an assignment");
+        let value = match name {
+            "PUBLIC" => public.to_owned(),
+            "DIGEST" => format!("sha{digest}"),
+            "MATERIAL" => material.to_owned(),
+            "WRAPPED" => to.to_owned(),
+            other => panic!("{other}"),
+        };
+        command.env(name, value);
+    }
+    command.args(["-e", "-c", commands]).current_dir(house.path("")).succeed();
 }
 
 #[test]
@@ -127,7 +136,8 @@ fn what_openssl_wrapped_is_unwrapped_in_each_token() {
     let algorithms = json!(["RSA_AES_KEY_WRAP_SHA_1", "RSAES_OAEP_SHA_1"]);
     for (token, row) in ["a", "b"].iter().zip(parameters.as_array().expect("rows")) {
         assert_eq!((&row["token"], &row["algorithms"]), (&json!(token), &algorithms));
-        wrap(&house, &format!("{token}.pem"), "sha1", "material", &format!("{token}.bin"));
+        let (public, file) = (format!("{token}.pem"), format!("{token}.bin"));
+        wrap(&house, "RSA_AES_KEY_WRAP_SHA_1", &public, "material", &file);
     }
     // The same pair every time.
     assert_eq!(house.good("import-parameters --out . --json").json(), parameters);
@@ -146,7 +156,7 @@ fn what_openssl_wrapped_is_unwrapped_in_each_token() {
     missing(&house, "key");
     // Another key for the other token.
     house.file("other", &[7; 32]);
-    wrap(&house, "b.pem", "sha1", "other", "other.bin");
+    wrap(&house, "RSA_AES_KEY_WRAP_SHA_1", "b.pem", "other", "other.bin");
     house
         .run(&format!("{command} --wrapped b=other.bin"))
         .bad(73, &["token `b` does not decrypt what was encrypted"]);
@@ -161,7 +171,7 @@ fn a_wrapped_key_of_another_size_is_no_key() {
     house.good("import-parameters --out .");
     for length in [16, 24, 31, 33] {
         house.file("material", &vec![9; length]);
-        wrap(&house, "a.pem", "sha1", "material", "wrapped");
+        wrap(&house, "RSA_AES_KEY_WRAP_SHA_1", "a.pem", "material", "wrapped");
         let said = house.run("import key --wrapped wrapped --algorithm RSA_AES_KEY_WRAP_SHA_1");
         // 31 bytes have the length of 32: it is no AES key, which shows when it is to encrypt.
         let why = if length == 31 { "token `a` does not decrypt" } else { "has 424 bytes, not" };
@@ -181,11 +191,7 @@ fn a_wrapped_key_of_another_size_is_no_key() {
         .bad(73, &["token `a` cannot unwrap it"]);
     // SoftHSM2 does not tell how long what it unwrapped is.
     house.file("material", MATERIAL);
-    Command::new("openssl")
-        .args(["pkeyutl", "-encrypt", "-pubin", "-inkey", "a.pem", "-in", "material"])
-        .args(["-out", "wrapped", "-pkeyopt", "rsa_padding_mode:oaep"])
-        .current_dir(house.path(""))
-        .succeed();
+    wrap(&house, "RSAES_OAEP_SHA_1", "a.pem", "material", "wrapped");
     house
         .run("import key --wrapped wrapped --algorithm RSAES_OAEP_SHA_1")
         .bad(73, &["another length", "RSA_AES_KEY_WRAP_*"]);
@@ -246,4 +252,27 @@ fn tokens_that_refuse_are_left_as_they_were() {
     }
     house.good("disable key");
     house.good("verify key");
+}
+
+/// While a token has the material, neither a core dump nor the command line would show it.
+#[test]
+fn the_process_keeps_the_material_to_itself() {
+    let house = House::new(&["a"]);
+    house.good("list");
+    house.script("a", "C_CreateObject hang");
+    let running = house.start("import key --material -", MATERIAL);
+    wait_for_calls(&house.path("a.counts"), "C_CreateObject", 1);
+    let process = std::path::Path::new("/proc").join(running.id().to_string());
+    let read = |file: &str| fs::read(process.join(file)).expect("it is running");
+    let limits = String::from_utf8(read("limits")).expect("it is text");
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size"));
+    let core: Vec<_> = core.expect("there is one").split_whitespace().take(2).collect();
+    assert_eq!(core, ["0", "0"]);
+    let arguments = read("cmdline");
+    assert!(!arguments.is_empty());
+    assert!(!arguments.windows(8).any(|part| MATERIAL.windows(8).any(|bytes| bytes == part)));
+    house.script("a", "");
+    let said = Said::new(&running.wait_with_output().expect("it ends"));
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(versions(&house, "key"), [imported(1)]);
 }
