@@ -9,7 +9,7 @@ use super::office::Office;
 use super::{Error, Refusal};
 use crate::hsm::backend::{Administration, Leaves, NewKey, ObjectHandle};
 use crate::hsm::codes;
-use crate::hsm::fault::{Cause, Fault};
+use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::state::{Date, KeyState, Origin};
 use crate::hsm::transport::{Arrival, OaepHash, WrappingAlgorithm};
 use crate::names::{ExternalKeyId, ObjectId};
@@ -181,7 +181,7 @@ fn insist(
     }
     loop {
         let fault = match make(session) {
-            Err(fault) if fault.cause == Cause::Returned(codes::GENERAL_ERROR) => fault,
+            Err(fault) if fault.kind == FaultKind::Ambiguous => fault,
             made => return made,
         };
         if let Some(there) = find(session, new)? {

@@ -1,6 +1,8 @@
 //! Whether two objects are the same key, or an object and what it was made of: one encrypts, the other
 //! decrypts.
 
+use std::time::Duration;
+
 use aws_lc_rs::aead::{self, AES_256_GCM, LessSafeKey, Nonce, UnboundKey};
 
 use super::Error;
@@ -12,6 +14,12 @@ use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::proof::{AAD, TEXT, TRIES};
 use crate::secret::Plaintext;
 use crate::wire::gcm::Iv;
+
+/// How often an object is looked at that is no key yet.
+const LOOKS: usize = 10;
+
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Whether `reader` decrypts what `writer` encrypted. Of one and the same object: whether it works.
 ///
@@ -48,7 +56,10 @@ pub(super) fn holds(
     for _try in 0..TRIES {
         let is_same = office.with(object.token, |session| {
             let by_token = match usage.encrypt {
-                true => encrypted(session, object.handle)?.is_some_and(|s| opens_here(&key, &s)),
+                true => match encrypted(session, object.handle)? {
+                    Some(sealed) => opens_here(&key, &sealed).unwrap_or(usage.decrypt),
+                    None => false,
+                },
                 false => true,
             };
             let by_us = match usage.decrypt {
@@ -68,22 +79,26 @@ pub(super) fn holds(
     Ok(false)
 }
 
-/// `None`: the object is no key that AES-GCM takes.
+/// `None`: the object is no key that AES-GCM takes, and does not become one.
 fn encrypted<S: Session + ?Sized>(
     session: &mut S,
     key: ObjectHandle,
 ) -> Result<Option<Sealed>, Fault> {
-    let mut iv = [0; IV_LEN];
-    session.random(&mut iv)?;
-    match session.encrypt(key, &iv, AAD, TEXT) {
-        // SoftHSM2 unwraps AES keys of any length.
-        Err(Fault {
-            function: "C_EncryptInit",
-            cause: Cause::Returned(codes::MECHANISM_INVALID | codes::KEY_SIZE_RANGE),
-            ..
-        }) => Ok(None),
-        sealed => sealed.map(Some),
+    for _look in 0..LOOKS {
+        let mut iv = [0; IV_LEN];
+        session.random(&mut iv)?;
+        match session.encrypt(key, &iv, AAD, TEXT) {
+            // SoftHSM2 unwraps AES keys of any length; and one that another process is just making has
+            // none for a moment.
+            Err(Fault {
+                function: "C_EncryptInit",
+                cause: Cause::Returned(codes::MECHANISM_INVALID | codes::KEY_SIZE_RANGE),
+                ..
+            }) => std::thread::sleep(PAUSE),
+            sealed => return sealed.map(Some),
+        }
     }
+    Ok(None)
 }
 
 fn opens<S: Session + ?Sized>(
@@ -110,10 +125,11 @@ fn encrypted_here(key: &LessSafeKey, iv: [u8; IV_LEN]) -> Sealed {
     Sealed { iv: Iv::Twelve(iv), ciphertext, tag: bytes }
 }
 
-/// Only 12-byte IVs: ours, and those of tokens that do not append their own of 16.
-fn opens_here(key: &LessSafeKey, sealed: &Sealed) -> bool {
-    let Iv::Twelve(iv) = sealed.iv else { return true };
+/// `None` where the token made an IV of 16 bytes, which our own AES-GCM does not take.
+fn opens_here(key: &LessSafeKey, sealed: &Sealed) -> Option<bool> {
+    let Iv::Twelve(iv) = sealed.iv else { return None };
     let mut bytes = [&sealed.ciphertext[..], &sealed.tag].concat();
     let nonce = Nonce::assume_unique_for_key(iv);
-    key.open_in_place(nonce, aead::Aad::from(AAD), &mut bytes).is_ok_and(|text| text == TEXT)
+    let opened = key.open_in_place(nonce, aead::Aad::from(AAD), &mut bytes);
+    Some(opened.is_ok_and(|text| text == TEXT))
 }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::key_wrap::{AES_256, AesKek, KeyWrapPadded};
 use support::child::{TokenAtHand, Way, with_token};
+use support::foreign::ForeignTool;
 use support::token::SO_PIN;
 use xksd::hsm::backend::{Leaves, NewKeyUsage};
 use xksd::hsm::key::KeyKind;
 use xksd::hsm::state::{Origin, VersionStatus};
-use xksd::hsm::transport::{OaepHash, WrappingAlgorithm};
+use xksd::hsm::transport::{OaepHash, WrappingAlgorithm, pair_label};
 use xksd::lifecycle::{
     Agreement, Door, Error, Kind, Office, Order, Refusal, Source, bear, door, verify,
 };
@@ -32,13 +33,36 @@ struct Allows {
     restraint: bool,
     /// Its security officer can trust a public key.
     trust: bool,
+    /// It binds a pair to unwrap nothing that could be read (CKA_UNWRAP_TEMPLATE).
+    binding: bool,
+    /// What is not modifiable stays as it is.
+    unmodifiable: bool,
 }
 
-const SOFTHSM: Allows =
-    Allows { hash: OaepHash::Sha1, length: false, restraint: true, trust: true };
-const KRYOPTIC: Allows =
-    Allows { hash: OaepHash::Sha256, length: true, restraint: true, trust: false };
-const NSS: Allows = Allows { hash: OaepHash::Sha256, length: true, restraint: false, trust: false };
+const SOFTHSM: Allows = Allows {
+    hash: OaepHash::Sha1,
+    length: false,
+    restraint: true,
+    trust: true,
+    binding: true,
+    unmodifiable: true,
+};
+const KRYOPTIC: Allows = Allows {
+    hash: OaepHash::Sha256,
+    length: true,
+    restraint: true,
+    trust: false,
+    binding: true,
+    unmodifiable: true,
+};
+const NSS: Allows = Allows {
+    hash: OaepHash::Sha256,
+    length: true,
+    restraint: false,
+    trust: false,
+    binding: false,
+    unmodifiable: true,
+};
 
 fn id(text: &str) -> ExternalKeyId {
     text.parse().expect("it is an external key id")
@@ -89,6 +113,11 @@ fn assert_is_material(token: &TokenAtHand, office: &mut Office, key: &str) {
     assert_eq!(opened.expose(), TEXT, "{key}");
 }
 
+fn foreign_tool(token: &TokenAtHand) -> ForeignTool {
+    let initialization = token.initialization.as_deref();
+    ForeignTool::login_initializing(&token.module, &token.label, token.pin, initialization)
+}
+
 fn wrapped(door: &Door, algorithm: WrappingAlgorithm) -> Source {
     let public = &door.pair.public;
     let bytes = match algorithm {
@@ -129,6 +158,17 @@ fn material_comes_in(token: &TokenAtHand, allows: &Allows) {
     let done = made(&mut office, "noise", noise, Leaves::Never);
     assert!(matches!(done, Err(Refusal::NotUnwrapped(..))), "{done:?}");
     assert_eq!(office.failures(), []);
+
+    // What somebody can do who has the PIN, and a ciphertext that was meant for the token.
+    let tool = foreign_tool(token);
+    let stolen = door.pair.public.encrypt(OaepHash::Sha1, &Plaintext::new(MATERIAL.to_vec()));
+    for leaves in [Leaves::Never, Leaves::UnderTrusted] {
+        xksd::lifecycle::door(&mut office, 0, leaves).expect("the token unwraps");
+        let label = pair_label(leaves).as_bytes();
+        assert_eq!(tool.could_decrypt(label), !allows.unmodifiable);
+    }
+    let seen = tool.peek(pair_label(Leaves::Never).as_bytes(), &stolen);
+    assert_eq!(seen.is_none(), allows.binding);
 }
 
 fn a_key_is_shared(token: &TokenAtHand, allows: &Allows) {

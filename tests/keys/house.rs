@@ -1,4 +1,5 @@
-//! SoftHSM2 tokens of one key store, each behind a shim of its own, and the command line.
+//! Tokens of one key store, of SoftHSM2 for the most part, each behind a shim of its own, and the command
+//! line.
 
 use std::fs;
 use std::io::Write;
@@ -9,6 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use serde_json::Value;
 use support::request::hex;
 use support::shim::{self, Counts, set_script};
+use support::soft_tokens::{KryopticToken, NssToken};
 use support::token::{PIN, SoftHsmToken};
 use tempfile::TempDir;
 
@@ -21,7 +23,17 @@ pub(crate) const MATERIAL: &[u8; 32] = b"canary: 32 bytes that none shows";
 /// A configuration in a directory of its own.
 pub(crate) struct House {
     directory: TempDir,
-    token: SoftHsmToken,
+    /// One of its tokens, where they are of SoftHSM2.
+    soft: Option<SoftHsmToken>,
+}
+
+/// A token as the configuration names it.
+struct Named<'a> {
+    name: &'a str,
+    module: &'a Path,
+    label: &'a str,
+    /// What its module needs to find it.
+    line: String,
 }
 
 impl House {
@@ -34,39 +46,77 @@ impl House {
         let made = |label: &&str| SoftHsmToken::create(directory.path(), label);
         // They share everything but their labels.
         let token = tokens.iter().map(made).collect::<Vec<_>>().remove(0);
-        let house = Self { directory, token };
-        house.file("pin", PIN.as_bytes());
-        house.file("secret", b"CANARYcanary0123456789012345678901234567890");
+        let line = format!("environment.SOFTHSM2_CONF = \"{}\"", token.conf.display());
+        let named = |name| {
+            let (label, line) = (label(name), line.clone());
+            Named { name, module: &token.module, label, line }
+        };
+        Self::build(&directory, &names.iter().copied().map(named).collect::<Vec<_>>());
+        Self { directory, soft: Some(token) }
+    }
+
+    /// A key store with a token of kryoptic, `a`; `None`, which is counted, where there is none.
+    pub(crate) fn of_kryoptic() -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let place = directory.path().join("tokens");
+        fs::create_dir(&place).expect("a test's directory can be written");
+        let KryopticToken { conf, label, module } = KryopticToken::create(&place, "a")?;
+        let line = format!("environment.KRYOPTIC_CONF = \"{}\"", conf.display());
+        Self::build(&directory, &[Named { name: "a", module: &module, label: &label, line }]);
+        Some(Self { directory, soft: None })
+    }
+
+    /// The same of NSS softokn.
+    pub(crate) fn of_nss() -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a temporary directory can be made");
+        let place = directory.path().join("tokens");
+        fs::create_dir(&place).expect("a test's directory can be written");
+        let NssToken { initialization, label, module } = NssToken::create(&place)?;
+        let line = format!("initialization = \"{initialization}\"");
+        Self::build(&directory, &[Named { name: "a", module: &module, label: &label, line }]);
+        Some(Self { directory, soft: None })
+    }
+
+    /// Writes the configuration, each token behind a shim of its own.
+    fn build(directory: &TempDir, tokens: &[Named<'_>]) {
+        let directory = directory.path();
+        write(&directory.join("pin"), PIN.as_bytes());
+        write(&directory.join("secret"), b"CANARYcanary0123456789012345678901234567890");
         let mut toml = "version = 1\n[server]\nlisten = \"127.0.0.1:0\"\n\
                         insecure_plain_http_on_loopback = true\n[ops]\nlisten = \"127.0.0.1:0\"\n"
             .to_owned();
-        for name in names {
+        for Named { name, module, label, line } in tokens {
             let settings = format!(
                 "PKCS11_SHIM_MODULE={}\nPKCS11_SHIM_SCRIPT={}\nPKCS11_SHIM_COUNTS={}\n",
-                house.token.module.display(),
-                house.path(&format!("{name}.script")).display(),
-                house.path(&format!("{name}.counts")).display(),
-            );
-            let module = shim::copy(house.directory.path(), &format!("{name}.so"), &settings);
-            toml.push_str(&format!(
-                "[tokens.{name}]\nmodule = \"{}\"\nlabel = \"{}\"\npin = {{ file = \"pin\" }}\n\
-                 environment.SOFTHSM2_CONF = \"{}\"\n",
                 module.display(),
-                label(name),
-                house.token.conf.display(),
+                directory.join(format!("{name}.script")).display(),
+                directory.join(format!("{name}.counts")).display(),
+            );
+            let module = shim::copy(directory, &format!("{name}.so"), &settings);
+            toml.push_str(&format!(
+                "[tokens.{name}]\nmodule = \"{}\"\nlabel = \"{label}\"\n\
+                 pin = {{ file = \"pin\" }}\n{line}\n",
+                module.display(),
             ));
         }
+        let names: Vec<_> = tokens.iter().map(|token| token.name).collect();
         toml.push_str(&format!(
             "[keystores.demo]\nprefix = \"demo\"\nregions = [\"us-east-1\"]\nkeys = [\"*\"]\n\
              tokens = {names:?}\n[[keystores.demo.credentials]]\n\
              access_key_id = \"ABCDEFGHIJKLMNOPQRST\"\nsecret = {{ file = \"secret\" }}\n"
         ));
-        house.file("xksd.toml", toml.as_bytes());
-        house
+        write(&directory.join("xksd.toml"), toml.as_bytes());
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// How many tokens its key store has.
+    pub(crate) fn tokens(&self) -> usize {
+        let listed = fs::read_dir(self.directory.path()).expect("it is ours");
+        let names = listed.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.filter(|name| name.ends_with(".so")).count()
     }
 
     /// Has a token's module obey.
@@ -109,9 +159,7 @@ impl House {
 
     /// Writes a file that only its owner may read.
     pub(crate) fn file(&self, name: &str, content: &[u8]) {
-        let path = self.path(name);
-        fs::write(&path, content).expect("a test's directory can be written");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+        write(&self.path(name), content);
     }
 
     /// The same, and it goes well.
@@ -172,8 +220,9 @@ impl House {
 
     fn pkcs11_tool(&self, token: &str, arguments: &[&str]) -> Command {
         let mut tool = Command::new("pkcs11-tool");
-        let (name, conf) = self.token.env();
-        tool.arg("--module").arg(&self.token.module);
+        let soft = self.soft.as_ref().expect("its tokens are of SoftHSM2");
+        let (name, conf) = soft.env();
+        tool.arg("--module").arg(&soft.module);
         tool.args(["--token-label", token, "--login", "--pin", PIN]).args(arguments);
         tool.env(name, conf);
         tool
@@ -192,6 +241,11 @@ impl Succeed for Command {
         let output = self.output().expect("it is installed: opensc has pkcs11-tool");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
+}
+
+fn write(path: &Path, content: &[u8]) {
+    fs::write(path, content).expect("a test's directory can be written");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("it is ours");
 }
 
 fn copy_tree(from: &Path, to: &Path) {
