@@ -34,6 +34,7 @@
 //! | 4 compose | [`server`] |
 //! | 3 act | [`operations`], [`lifecycle`], [`client`], [`catalogue`], [`tls`], [`metrics`], [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
 //! | 2 decide | [`keystore`], [`limits`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`] |
+//! | 2 decide | [`keystore`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`], [`hsm::transport`] |
 //! | 1 protocol | [`wire`], [`sigv4`] |
 //! | 0 words | [`names`], [`secret`], [`clock`] |
 //!

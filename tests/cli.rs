@@ -280,6 +280,7 @@ fn keys_are_made_and_listed() {
         "epoch": 2,
         "created": second["created"],
         "deletion": null,
+        "origin": "generated",
         "replicable": false,
         "key_spec": "AES_256",
         "usage": ["encrypt"],

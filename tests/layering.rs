@@ -19,6 +19,7 @@ const LAYERS: [&[&str]; 6] = [
         "hsm::freeze",
         "hsm::codes",
         "hsm::profile",
+        "hsm::transport",
     ],
     &["operations", "lifecycle", "client", "hsm", "catalogue", "tls", "metrics"],
     &["server"],

@@ -10,7 +10,7 @@ use xksd::clock::Deadline;
 use xksd::hsm::backend::{NewKeyUsage, ObjectHandle, Sealed};
 use xksd::hsm::lanes::Lane;
 use xksd::hsm::token::{Opening, Settings, Timed, Token, TokenError, TokenState};
-use xksd::lifecycle::{Error, Kind, Office, Refusal, bear};
+use xksd::lifecycle::{Error, Kind, Office, Order, Refusal, bear};
 use xksd::metrics::Metrics;
 use xksd::secret::Plaintext;
 
@@ -24,7 +24,7 @@ fn create(token: &TokenAtHand, id: &str) -> Result<String, Error> {
     let mut office = Office::new([(name, pkcs11_backend(token).administer())]);
     let usage = NewKeyUsage { encrypt: true, decrypt: true };
     let id = id.parse().expect("it is an external key id");
-    let birth = bear(&mut office, &id, Kind::Create(usage), Duration::ZERO)?;
+    let birth = bear(&mut office, &id, &Order::generated(Kind::Create(usage), Duration::ZERO))?;
     Ok(birth.state.to_string())
 }
 
