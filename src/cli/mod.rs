@@ -31,7 +31,7 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, bench bad answers, or keys verify a difference, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
-    error, 71 refused by the operating system, 73 cannot be created or changed, 74 output cannot be written, \
+    error, 71 refused by the operating system, 73 cannot be created or changed, 74 a file cannot be read or output not be written, \
     77 PIN refused, 78 configuration.";
 
 #[derive(Debug, Subcommand)]

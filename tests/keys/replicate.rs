@@ -40,6 +40,8 @@ fn a_key_under_trust_comes_to_a_token_that_lacks_it() {
     let found = house.good("verify key --json").json();
     let rows = found.as_array().expect("rows");
     assert!(rows.len() == 4 && rows.iter().all(|row| row["result"] == "decrypts"), "{found}");
+    let shown = house.good("describe key").stdout;
+    assert_eq!(shown.matches("extractable under trusted keys").count(), 4, "{shown}");
     let key = house.describe("key");
     for version in key["versions"].as_array().expect("there are some") {
         for object in version["objects"].as_array().expect("there are some") {

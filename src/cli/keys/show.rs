@@ -224,7 +224,10 @@ fn in_lines(office: &Office, described: &Described<'_>) -> String {
             office.name(object.token).as_str(),
             check.as_deref().unwrap_or("not told"),
             flag(kept.sensitive),
-            flag(kept.extractable),
+            match (kept.extractable, kept.wrap_with_trusted) {
+                (Some(true), Some(true)) => "under trusted keys",
+                (extractable, _) => flag(extractable),
+            },
         ));
     }
     for &token in missing {

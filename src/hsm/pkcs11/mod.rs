@@ -2,7 +2,7 @@
 //!
 //! Catalogue and data path use one function list through single C calls into presized buffers
 //! (`library`, `session`, `data`, `objects`). `admin` adds what the `keys` commands change, `transport`
-//! how they bring key material in.
+//! (with the calls in `wrapping`) how they bring key material in, `officer` who is trusted.
 
 #![allow(unsafe_code, reason = "PKCS#11 is a C interface; each block says why it is sound")]
 
@@ -23,6 +23,7 @@ mod stage;
 mod template;
 mod token_iv;
 mod transport;
+mod wrapping;
 
 use std::sync::Arc;
 use std::sync::Mutex;

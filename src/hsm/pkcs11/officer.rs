@@ -7,7 +7,7 @@ use cryptoki_sys::{
 use super::Pkcs11Backend;
 use super::objects::is_true;
 use super::session::Pkcs11Session;
-use super::transport::public_template;
+use super::wrapping::public_template;
 use crate::hsm::fault::Fault;
 use crate::hsm::profile::SessionKind;
 use crate::hsm::transport::{Officer, PEER_LABEL, RsaPublicKey};
