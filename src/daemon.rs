@@ -1,6 +1,9 @@
 //! The daemon: puts the parts together, serves until told to leave, and leaves in order.
 
+pub mod notify;
+mod status;
 mod tokens;
+mod watchdog;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,7 +16,7 @@ use tokio::task::JoinSet;
 use crate::clock::Clock;
 use crate::config::{Config, Ops, Server, Transport};
 use crate::hsm::pkcs11::exit_now;
-use crate::hsm::process::ProcessBackend;
+use crate::hsm::process::{self, ProcessBackend};
 use crate::hsm::token::Token;
 use crate::keystore::{Keystore, Keystores};
 use crate::metrics::Metrics;
@@ -24,14 +27,19 @@ use crate::server::http::Xks;
 use crate::server::listener::{self, Acceptor, BindError, Serve};
 use crate::server::ops_listener::{self, Reach};
 use crate::server::pipeline::{Pipeline, Snapshot};
+use crate::server::pulse::pulse;
 use crate::sigv4::Verifier;
 use crate::tls::{self, Tls, TlsError};
 use crate::wire::limits::Limits;
+use notify::{NOTIFY_SOCKET, Notifier};
 use tokens::Tokens;
 pub(crate) use tokens::is_for_modules;
 
 /// How long the threads of the tokens may take to leave the HSM library.
 const TOKENS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the service manager is asked for beyond the limits that are known, when the daemon leaves.
+const MARGIN: Duration = Duration::from_secs(5);
 
 /// Connections of the operations listeners: a load balancer, Prometheus, and room to spare.
 const OPS_CONNECTIONS: usize = 256;
@@ -108,6 +116,7 @@ struct Daemon {
     tasks: JoinSet<()>,
     ops_tasks: JoinSet<()>,
     signals: Signals,
+    notifier: Notifier,
 }
 
 struct Signals {
@@ -166,9 +175,12 @@ impl Daemon {
             metrics: Some(metrics.clone()),
             draining: drain.watch(),
         };
+        let mut loops = Vec::new();
         for socket in sockets.xks {
             announce(&socket, "serving XKS");
-            tasks.spawn(xks.clone().run(socket));
+            let (pulse, monitor) = pulse();
+            loops.push(monitor);
+            tasks.spawn(xks.clone().run(socket, pulse));
         }
         if let Some(listener) = control {
             let started = (Instant::now(), SystemTime::now());
@@ -182,12 +194,25 @@ impl Daemon {
             announce(&socket, "serving health checks and metrics");
             let service =
                 ops_listener::Ops::new(reach, snapshot.clone(), metrics.clone(), drain.watch());
-            ops_tasks.spawn(ops_acceptor(service, &server.limits, &ops_drain).run(socket));
+            let (pulse, monitor) = pulse();
+            loops.push(monitor);
+            let acceptor = ops_acceptor(service, &server.limits, &ops_drain);
+            ops_tasks.spawn(acceptor.run(socket, pulse));
         }
         let (drain_delay, drain_timeout) = (server.drain_delay, server.drain_timeout);
+        let tokens: Vec<_> = tokens.into_values().collect();
+        let notifier = notifier();
+        if notifier.is_heard() {
+            tasks.spawn(status::keep(notifier.clone(), tokens.clone(), drain.watch()));
+        }
+        let variable = |name| std::env::var(name).ok();
+        let (usec, pid) = (variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"));
+        if let Some(due) = watchdog::due(usec.as_deref(), pid.as_deref()) {
+            tasks.spawn(watchdog::watch(notifier.clone(), due, loops));
+        }
         Ok(Self {
             _ops_drain: ops_drain,
-            tokens: tokens.into_values().collect(),
+            tokens,
             children,
             drain,
             drain_delay,
@@ -196,11 +221,14 @@ impl Daemon {
             tasks,
             ops_tasks,
             signals,
+            notifier,
         })
     }
 
     /// Serves until a signal, or until a part ends that must not; gives the exit status.
     async fn run(mut self) -> Result<i32, StartError> {
+        // Whatever its tokens do: it answers for them from now on, and health checks tell.
+        self.notifier.ready(&status::text(Phase::Serving, &self.tokens)).await;
         let status = tokio::select! {
             signal = self.signals.any() => {
                 let delay = self.drain_delay;
@@ -217,6 +245,8 @@ impl Daemon {
             }
         };
         self.drain.advance(Phase::Leaving);
+        let says = status::text(Phase::Leaving, &self.tokens);
+        self.notifier.stopping(&says, self.drain_delay + MARGIN).await;
         if status == EXIT_OK {
             tokio::select! {
                 () = tokio::time::sleep(self.drain_delay) => {}
@@ -226,6 +256,9 @@ impl Daemon {
             }
         }
         self.drain.advance(Phase::Closing);
+        let says = status::text(Phase::Closing, &self.tokens);
+        let within = self.drain_timeout + self.tokens_patience() + MARGIN;
+        self.notifier.still_stopping(&says, within).await;
         let open = self.connections.count();
         tracing::info!(open, "closing: answering what was asked");
         if tokio::time::timeout(self.drain_timeout, self.connections.closed()).await.is_err() {
@@ -234,6 +267,12 @@ impl Daemon {
         self.stop_tokens().await;
         tracing::info!(status, "ended");
         Ok(status)
+    }
+
+    /// The longest that [`Self::stop_tokens`] takes.
+    fn tokens_patience(&self) -> Duration {
+        let children = process::END_LIMIT * self.children.len() as u32;
+        TOKENS_PATIENCE * self.tokens.len() as u32 + children
     }
 
     /// No thread is inside the HSM library when the process leaves, if it can be helped.
@@ -272,6 +311,15 @@ fn bind_all(server: &Server, ops: &Ops) -> Result<Sockets, BindError> {
         ],
     };
     Ok(Sockets { xks, ops })
+}
+
+/// The way to the service manager, if it wants to be told.
+fn notifier() -> Notifier {
+    let address = std::env::var_os(NOTIFY_SOCKET);
+    Notifier::connect(address.as_deref()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot reach the service manager at {NOTIFY_SOCKET}");
+        Notifier::default()
+    })
 }
 
 fn announce(socket: &TcpListener, what: &'static str) {

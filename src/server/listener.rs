@@ -25,6 +25,7 @@ use super::activity::{Activity, Patience, TooSlow, Watched};
 use super::connections::{Connections, Place};
 use super::drain::Draining;
 use super::proxy_header;
+use super::pulse::Pulse;
 use crate::metrics::{Closed, Metrics};
 
 /// AWS's network load balancer forgets a silent connection after 350 s.
@@ -169,11 +170,12 @@ impl<S: fmt::Debug> fmt::Debug for Acceptor<S> {
 
 impl<S: Serve> Acceptor<S> {
     /// Accepts connections until it is time to close.
-    pub async fn run(self, listener: TcpListener) {
+    pub async fn run(self, listener: TcpListener, mut pulse: Pulse) {
         let mut draining = self.draining.clone();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
+                () = pulse.answer() => continue,
                 () = draining.closing() => return,
             };
             match accepted {

@@ -4,6 +4,7 @@
 //! [`pipeline`] is the path of a request in one function, [`rescue`] turns every error of the
 //! layers below into one of the protocol's, [`record`] writes down what happened.
 //! [`ops_listener`] serves health checks and metrics, [`control`] an administrator of this machine.
+//! [`pulse`] tells whether a listener is alive.
 
 pub mod activity;
 pub mod connections;
@@ -14,5 +15,6 @@ pub mod listener;
 pub mod ops_listener;
 pub mod pipeline;
 pub mod proxy_header;
+pub mod pulse;
 pub mod record;
 pub mod rescue;

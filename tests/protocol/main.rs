@@ -23,6 +23,7 @@ mod sharing;
 mod signatures;
 mod signers;
 mod specification;
+mod supervision;
 mod targets;
 mod tenants;
 mod vectors;

@@ -1,0 +1,71 @@
+//! What `systemctl status` shows: how far the daemon is, and what its tokens do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::notify::Notifier;
+use crate::hsm::token::{Token, TokenState};
+use crate::server::drain::{Draining, Phase};
+
+/// How often it is looked at anew: people read it.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Keeps the status current until the daemon leaves; from then on the one who leads it out does.
+pub(super) async fn keep(notifier: Notifier, tokens: Vec<Arc<Token>>, draining: Draining) {
+    let mut said = String::new();
+    let mut interval = tokio::time::interval(INTERVAL);
+    loop {
+        interval.tick().await;
+        let now = text(draining.phase(), &tokens);
+        if draining.phase() == Phase::Serving && now != said {
+            notifier.status(&now).await;
+            said = now;
+        }
+    }
+}
+
+/// The status in one line.
+pub(super) fn text(phase: Phase, tokens: &[Arc<Token>]) -> String {
+    let states = tokens.iter().map(|token| (token.name().as_str(), token.state()));
+    words(phase, states.collect())
+}
+
+fn words(phase: Phase, mut tokens: Vec<(&str, TokenState)>) -> String {
+    let phase = match phase {
+        Phase::Serving => "serving",
+        Phase::Leaving => "leaving, serving until load balancers have noticed",
+        Phase::Closing => "leaving, answering what was asked",
+    };
+    tokens.sort_unstable_by_key(|(name, _)| *name);
+    let tokens = tokens.into_iter().map(|(name, state)| match state {
+        TokenState::Probing => format!("{name} not connected to yet"),
+        TokenState::Up => format!("{name} up"),
+        TokenState::Suspect => format!("{name} suspect"),
+        TokenState::Down(fault) => format!("{name} down ({fault})"),
+        TokenState::PinRefused => format!("{name} not used, its PIN was refused"),
+    });
+    format!("{phase}; tokens: {}", tokens.collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hsm::fault::{Fault, FaultKind};
+
+    #[test]
+    fn every_token_is_named() {
+        let fault = Fault::refused(FaultKind::TokenLost, "C_Login", "it is away");
+        let tokens = vec![
+            ("e", TokenState::PinRefused),
+            ("d", TokenState::Down(fault)),
+            ("c", TokenState::Suspect),
+            ("b", TokenState::Probing),
+            ("a", TokenState::Up),
+        ];
+        let expected = "serving; tokens: a up, b not connected to yet, c suspect, \
+                        d down (C_Login: it is away), e not used, its PIN was refused";
+        assert_eq!(words(Phase::Serving, tokens), expected);
+        let leaving = words(Phase::Leaving, vec![("a", TokenState::Up)]);
+        assert_eq!(leaving, "leaving, serving until load balancers have noticed; tokens: a up");
+    }
+}

@@ -1,0 +1,97 @@
+//! Under a service manager: what it is told.
+
+use std::fs;
+use std::sync::Arc;
+
+use support::daemon::Daemon;
+use support::manager::Notifications;
+use support::process::Process;
+use support::site::{Configuration, text};
+
+use crate::world::{demo, small_site};
+
+/// A daemon that would take ten minutes to leave, and what it says.
+fn supervised(environment: &[(&str, &str)]) -> (Daemon, Notifications) {
+    let mut configuration = Configuration::new(vec![demo()]);
+    configuration.drain.insert("delay", text("10m"));
+    configuration.drain.insert("timeout", text("1m"));
+    let manager = Notifications::new();
+    let address = manager.address();
+    let environment = [environment, &[("NOTIFY_SOCKET", &address)]].concat();
+    (Daemon::launch(Arc::new(small_site(&configuration)), &environment), manager)
+}
+
+fn microseconds(message: &[String], name: &str) -> u64 {
+    let value = message.iter().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    value.unwrap_or_else(|| panic!("no {name} in {message:?}")).parse().unwrap()
+}
+
+/// From READY=1, which comes with the listeners and not with the HSM, to the end.
+#[test]
+fn the_manager_is_told_what_happens() {
+    let (daemon, manager) = supervised(&[]);
+    let ready = manager.next();
+    assert_eq!(ready[0], "READY=1", "nothing comes before");
+    assert!(ready[1].starts_with("STATUS=serving; tokens: softhsm "), "{ready:?}");
+    if !ready[1].ends_with(" up") {
+        manager.wait_for("STATUS=serving; tokens: softhsm up");
+    }
+
+    // The module has lost its way to the token for good.
+    fs::remove_file(&daemon.site.token.conf).unwrap();
+    let [child] = Process(daemon.pid()).children()[..] else { panic!("one token, one process") };
+    child.signal("KILL");
+    let down = manager.wait_for("STATUS=serving; tokens: softhsm down (");
+    assert_eq!(down.len(), 1, "{down:?}");
+
+    daemon.signal("TERM");
+    let leaving = manager.wait_for("STOPPING=1");
+    assert!(leaving.iter().any(|line| line.starts_with("STATUS=leaving, serving")), "{leaving:?}");
+    // As long as it may take until the next word, and more.
+    assert!(microseconds(&leaving, "EXTEND_TIMEOUT_USEC") > 10 * 60 * 1_000_000);
+    daemon.signal("TERM");
+    let closing = manager.wait_for("STATUS=leaving, answering");
+    assert!(microseconds(&closing, "EXTEND_TIMEOUT_USEC") > 60 * 1_000_000);
+    let (status, log) = daemon.wait_exit();
+    assert_eq!(status.code(), Some(0), "{log}");
+}
+
+/// Signs of life come again and again, before the end as well: the manager must not kill what is
+/// answering its last requests.
+#[test]
+fn the_watchdog_is_fed_to_the_end() {
+    let (daemon, manager) = supervised(&[("WATCHDOG_USEC", "20000")]);
+    manager.wait_for("READY=1");
+    for _ in 0..3 {
+        manager.wait_for("WATCHDOG=1");
+    }
+    daemon.signal("TERM");
+    manager.wait_for("STOPPING=1");
+    for _ in 0..3 {
+        manager.wait_for("WATCHDOG=1");
+    }
+    daemon.signal("TERM");
+    assert_eq!(daemon.wait_exit().0.code(), Some(0));
+}
+
+/// A manager's watchdog is that of the process that it names.
+#[test]
+fn the_watchdog_of_another_process_is_left_alone() {
+    let (daemon, manager) = supervised(&[("WATCHDOG_USEC", "20000"), ("WATCHDOG_PID", "1")]);
+    let mut told = vec![manager.next()];
+    daemon.signal("TERM");
+    while !told.last().unwrap().contains(&"STOPPING=1".to_owned()) {
+        told.push(manager.next());
+    }
+    assert!(!told.concat().contains(&"WATCHDOG=1".to_owned()), "{told:?}");
+}
+
+/// The vendor's library can neither speak for the daemon nor find its sockets.
+#[test]
+fn the_process_of_a_module_knows_no_manager() {
+    let (daemon, _manager) = supervised(&[("WATCHDOG_USEC", "20000")]);
+    daemon.wait_ready();
+    let [child] = Process(daemon.pid()).children()[..] else { panic!("one token, one process") };
+    let names: Vec<String> = child.environment().into_keys().collect();
+    assert_eq!(names, ["SOFTHSM2_CONF"]);
+}
