@@ -1,5 +1,6 @@
 //! The daemon: puts the parts together, serves until told to leave, and leaves in order.
 
+mod memory;
 pub mod notify;
 mod status;
 mod tokens;
@@ -31,6 +32,7 @@ use crate::server::pulse::pulse;
 use crate::sigv4::Verifier;
 use crate::tls::{self, Tls, TlsError};
 use crate::wire::limits::Limits;
+pub(crate) use memory::{hide_memory, lock_memory};
 use notify::{NOTIFY_SOCKET, Notifier};
 use tokens::Tokens;
 pub(crate) use tokens::is_for_modules;
@@ -74,22 +76,14 @@ pub enum StartError {
 /// `_exit`, since a thread may be inside the HSM library to the end.
 pub fn serve(config: Config) -> Result<ExitCode, StartError> {
     hide_memory();
+    if let Err(error) = lock_memory() {
+        let hint = "it takes LimitMEMLOCK=infinity in the unit, or CAP_IPC_LOCK in a container";
+        tracing::warn!(%error, hint, "cannot lock memory: secrets may be written to swap");
+    }
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let status = runtime.block_on(async { Daemon::start(config)?.run().await })?;
     exit_now(status)
-}
-
-/// Nothing of our memory is readable through a core dump or a debugger of the same user.
-pub(crate) fn hide_memory() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "cannot turn core dumps off");
-    }
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    if let Err(error) = setrlimit(Resource::Core, none) {
-        tracing::warn!(%error, "cannot limit core dumps to nothing");
-    }
 }
 
 /// There are descriptors for every connection.

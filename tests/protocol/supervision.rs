@@ -1,9 +1,9 @@
-//! Under a service manager: what it is told.
+//! Under a service manager: what it is told, and memory that stays where it is.
 
 use std::fs;
 use std::sync::Arc;
 
-use support::daemon::Daemon;
+use support::daemon::{Daemon, poll};
 use support::manager::Notifications;
 use support::process::Process;
 use support::site::{Configuration, text};
@@ -94,4 +94,30 @@ fn the_process_of_a_module_knows_no_manager() {
     let [child] = Process(daemon.pid()).children()[..] else { panic!("one token, one process") };
     let names: Vec<String> = child.environment().into_keys().collect();
     assert_eq!(names, ["SOFTHSM2_CONF"]);
+}
+
+/// Secrets are not written to swap: neither the daemon's nor the PIN in the process of its module.
+/// Locked is what is used, and not every byte of every stack.
+#[test]
+fn memory_is_locked_where_that_is_allowed() {
+    let daemon = Daemon::start(small_site(&Configuration::new(vec![demo()])));
+    let refused = "cannot lock memory";
+    if daemon.logged().contains(refused) {
+        support::not_run("that memory is locked: this user may not (RLIMIT_MEMLOCK)");
+        return;
+    }
+    let [child] = Process(daemon.pid()).children()[..] else { panic!("one token, one process") };
+    for Process(pid) in [Process(daemon.pid()), child] {
+        let kilobytes = |name: &str| -> u64 {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        // Everything that is mapped, but for a page or two of the kernel's own.
+        poll(
+            || kilobytes("VmLck") * 10 > kilobytes("VmSize") * 9,
+            || format!("{} of {} kB locked", kilobytes("VmLck"), kilobytes("VmSize")),
+        );
+        assert!(kilobytes("VmRSS") * 2 < kilobytes("VmLck"), "stacks are not made resident");
+    }
 }
