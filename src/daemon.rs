@@ -2,6 +2,7 @@
 
 mod memory;
 pub mod notify;
+mod passed;
 mod status;
 mod tokens;
 mod watchdog;
@@ -25,7 +26,7 @@ use crate::server::connections::Connections;
 use crate::server::control::{self, Control, ControlError};
 use crate::server::drain::{Drain, Phase};
 use crate::server::http::Xks;
-use crate::server::listener::{self, Acceptor, BindError, Serve};
+use crate::server::listener::{self, Acceptor, Serve};
 use crate::server::ops_listener::{self, Reach};
 use crate::server::pipeline::{Pipeline, Snapshot};
 use crate::server::pulse::pulse;
@@ -34,6 +35,8 @@ use crate::tls::{self, Tls, TlsError};
 use crate::wire::limits::Limits;
 pub(crate) use memory::{hide_memory, lock_memory};
 use notify::{NOTIFY_SOCKET, Notifier};
+use passed::Passed;
+pub use passed::PassedError;
 use tokens::Tokens;
 pub(crate) use tokens::is_for_modules;
 
@@ -58,9 +61,9 @@ pub enum StartError {
     /// No runtime, or no signal handlers.
     #[error("the operating system refused: {0}")]
     System(#[from] std::io::Error),
-    /// An address can't be listened on.
+    /// An address can't be listened on, by a socket of ours or of the service manager's.
     #[error("{0}")]
-    Bind(#[from] BindError),
+    Listen(#[from] PassedError),
     /// The control socket can't be had.
     #[error("{0}")]
     Control(#[from] ControlError),
@@ -81,8 +84,10 @@ pub fn serve(config: Config) -> Result<ExitCode, StartError> {
         tracing::warn!(%error, hint, "cannot lock memory: secrets may be written to swap");
     }
     raise_descriptor_limit();
+    // While there are no threads.
+    let passed = Passed::take()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let status = runtime.block_on(async { Daemon::start(config)?.run().await })?;
+    let status = runtime.block_on(async { Daemon::start(config, passed)?.run().await })?;
     exit_now(status)
 }
 
@@ -128,7 +133,7 @@ impl Signals {
 }
 
 impl Daemon {
-    fn start(config: Config) -> Result<Self, StartError> {
+    fn start(config: Config, passed: Passed) -> Result<Self, StartError> {
         let Config { server, ops, log, fleet_size, tokens, keystores, secret_places, .. } = config;
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
@@ -139,7 +144,7 @@ impl Daemon {
         // Addresses and certificates first: what is wrong with them is said before any HSM is
         // touched.
         let transport = transport(&server.transport, &metrics)?;
-        let sockets = bind_all(&server, &ops)?;
+        let sockets = bind_all(&server, &ops, passed)?;
         let control = ops.control_socket.as_deref().map(control::bind).transpose()?;
         let keystores = keystores.into_iter().map(Keystore::new).collect();
         let keystores = Keystores::new(keystores).map_err(|mut clashes| clashes.remove(0))?;
@@ -295,16 +300,14 @@ struct Sockets {
     ops: Vec<(TcpListener, Reach)>,
 }
 
-fn bind_all(server: &Server, ops: &Ops) -> Result<Sockets, BindError> {
-    let xks = server.listen.iter().copied().map(listener::bind).collect::<Result<_, _>>()?;
-    let ops = match ops.metrics_listen {
-        None => vec![(listener::bind(ops.listen)?, Reach::All)],
-        Some(metrics) => vec![
-            (listener::bind(ops.listen)?, Reach::Health),
-            (listener::bind(metrics)?, Reach::Metrics),
-        ],
-    };
-    Ok(Sockets { xks, ops })
+fn bind_all(server: &Server, ops: &Ops, mut passed: Passed) -> Result<Sockets, PassedError> {
+    let xks = passed.listeners(passed::XKS, &server.listen)?;
+    let reach = if ops.metrics_listen.is_some() { Reach::Health } else { Reach::All };
+    let health = passed.listeners(passed::OPS, &[ops.listen])?;
+    let metrics = passed.listeners(passed::METRICS, ops.metrics_listen.as_slice())?;
+    let health = health.into_iter().map(|socket| (socket, reach));
+    let metrics = metrics.into_iter().map(|socket| (socket, Reach::Metrics));
+    Ok(Sockets { xks, ops: health.chain(metrics).collect() })
 }
 
 /// The way to the service manager, if it wants to be told.

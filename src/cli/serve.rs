@@ -9,7 +9,7 @@ use clap::Args;
 use super::startup::{Surroundings, configuration_for_modules};
 use super::{ConfigFile, Exit, Failure};
 use crate::config::{Config, Isolation, Token};
-use crate::daemon::{self, StartError};
+use crate::daemon::{self, PassedError, StartError};
 use crate::names::TokenName;
 use crate::telemetry;
 
@@ -42,7 +42,7 @@ fn addresses(config: &Config) -> Vec<(&'static str, SocketAddr)> {
 
 fn failure(error: StartError, addresses: &[(&'static str, SocketAddr)]) -> Failure {
     match &error {
-        StartError::Bind(bind) => {
+        StartError::Listen(PassedError::Bind(bind)) => {
             let key = addresses.iter().find(|(_, address)| *address == bind.address);
             let key = key.map_or("listen", |(key, _)| key);
             let failure = Failure::new(Exit::OsError, &error);
@@ -55,6 +55,24 @@ fn failure(error: StartError, addresses: &[(&'static str, SocketAddr)]) -> Failu
                 _ => "the address may be of a kind that this machine does not have",
             };
             failure.hint(hint).hint(format!("the setting is {key}"))
+        }
+        StartError::Listen(passed) => {
+            let hint = match passed {
+                PassedError::Disagrees { .. } => {
+                    "ListenStream= of the socket unit and the configuration must be the same"
+                }
+                PassedError::Names { .. } | PassedError::Unknown(_) => {
+                    "each socket unit needs FileDescriptorName=xks, ops or metrics"
+                }
+                PassedError::NotListening { .. } => {
+                    "the socket unit needs ListenStream=ADDRESS:PORT and Accept=no"
+                }
+                PassedError::Bind(_) | PassedError::System(_) => {
+                    "start it without the socket unit, and see whether it can listen by itself"
+                }
+            };
+            let failure = Failure::new(Exit::Config, &error).hint(hint);
+            failure.hint("docs/systemd.md, \"Socket activation\"")
         }
         StartError::Tls(_) | StartError::Keystores(_) => {
             Failure::new(Exit::Config, &error).hint("`xksd config check` names every fault")
