@@ -47,7 +47,9 @@ fn failure(error: StartError, addresses: &[(&'static str, SocketAddr)]) -> Failu
             let key = key.map_or("listen", |(key, _)| key);
             let failure = Failure::new(Exit::OsError, &error);
             let hint = match bind.cause.kind() {
-                ErrorKind::AddrInUse => "another process listens there, another xksd perhaps",
+                ErrorKind::AddrInUse => {
+                    "another process listens there, another xksd perhaps, or systemd for a socket unit"
+                }
                 ErrorKind::AddrNotAvailable => "this machine has no such address",
                 ErrorKind::PermissionDenied => {
                     "ports below 1024 take the capability CAP_NET_BIND_SERVICE"
