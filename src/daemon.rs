@@ -6,15 +6,20 @@ mod estate;
 mod files;
 mod fixed;
 mod groups;
+mod memory;
+pub mod notify;
 mod origin;
+mod passed;
 mod plan;
 mod reload;
+mod status;
 mod tokens;
 mod transport;
+mod watchdog;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -30,20 +35,29 @@ use crate::server::connections::Connections;
 use crate::server::control::{self, Control, ControlError};
 use crate::server::drain::{Drain, Phase};
 use crate::server::http::Xks;
-use crate::server::listener::{self, Acceptor, BindError, Serve};
+use crate::server::listener::{self, Acceptor, Serve};
 use crate::server::ops_listener::{self, Reach};
 use crate::server::pipeline::Pipeline;
+use crate::server::pulse::pulse;
+use crate::server::serving::Serving;
 use crate::server::terms::CurrentTerms;
 use crate::sigv4::Verifier;
 use crate::telemetry::Level;
 use crate::tls::TlsError;
 use estate::{Estate, House, Leaving, Loaded, Shown};
 use files::Files;
+pub(crate) use memory::{hide_memory, lock_memory};
+use notify::{NOTIFY_SOCKET, Notifier};
+use passed::Passed;
+pub use passed::PassedError;
 pub use reload::Load;
 use reload::{Means, Reloader};
 use tokens::Tokens;
 pub(crate) use tokens::is_for_modules;
 use transport::Transport;
+
+/// What the service manager is asked for beyond the limits that are known, when the daemon leaves.
+const MARGIN: Duration = Duration::from_secs(5);
 
 /// Connections of the operations listeners: a load balancer, Prometheus, and room to spare.
 const OPS_CONNECTIONS: usize = 256;
@@ -60,9 +74,9 @@ pub enum StartError {
     /// No runtime, or no signal handlers.
     #[error("the operating system refused: {0}")]
     System(#[from] std::io::Error),
-    /// An address can't be listened on.
+    /// An address can't be listened on, by a socket of ours or of the service manager's.
     #[error("{0}")]
-    Bind(#[from] BindError),
+    Listen(#[from] PassedError),
     /// The control socket can't be had.
     #[error("{0}")]
     Control(#[from] ControlError),
@@ -80,22 +94,17 @@ pub enum StartError {
 /// `load` reads the configuration anew, and `level` changes what is logged, when it is reloaded.
 pub fn serve(config: Config, load: Load, level: Level) -> Result<ExitCode, StartError> {
     hide_memory();
+    if let Err(error) = lock_memory() {
+        let hint = "it takes LimitMEMLOCK=infinity in the unit, or CAP_IPC_LOCK in a container";
+        tracing::warn!(%error, hint, "cannot lock memory: secrets may be written to swap");
+    }
     raise_descriptor_limit();
+    // While there are no threads.
+    let passed = Passed::take()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let status = runtime.block_on(async { Daemon::start(config, load, level)?.run().await })?;
+    let start = || Daemon::start(config, load, level, passed);
+    let status = runtime.block_on(async { start()?.run().await })?;
     exit_now(status)
-}
-
-/// Nothing of our memory is readable through a core dump or a debugger of the same user.
-pub(crate) fn hide_memory() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "cannot turn core dumps off");
-    }
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    if let Err(error) = setrlimit(Resource::Core, none) {
-        tracing::warn!(%error, "cannot limit core dumps to nothing");
-    }
 }
 
 /// There are descriptors for every connection.
@@ -109,6 +118,7 @@ fn raise_descriptor_limit() {
 }
 
 struct Daemon {
+    serving: Arc<Serving>,
     tokens: Arc<Tokens>,
     drain: Drain,
     /// Never advanced, only kept: health checks are answered to the very end.
@@ -119,6 +129,7 @@ struct Daemon {
     tasks: JoinSet<()>,
     ops_tasks: JoinSet<()>,
     signals: Signals,
+    notifier: Notifier,
 }
 
 struct Signals {
@@ -136,7 +147,7 @@ impl Signals {
 }
 
 impl Daemon {
-    fn start(config: Config, load: Load, level: Level) -> Result<Self, StartError> {
+    fn start(config: Config, load: Load, level: Level, passed: Passed) -> Result<Self, StartError> {
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -152,7 +163,7 @@ impl Daemon {
         if matches!(transport.ready, listener::Transport::Plain) {
             tracing::warn!("INSECURE: plain HTTP on loopback, as the configuration asks");
         }
-        let sockets = bind_all(&config.server, &config.ops)?;
+        let sockets = bind_all(&config.server, &config.ops, passed)?;
         let control = config.ops.control_socket.as_deref().map(control::bind).transpose()?;
         warn_about_descriptors(config.server.limits.max_connections);
         let files = Files::new(fingerprints.clone(), config.files.clone());
@@ -165,7 +176,9 @@ impl Daemon {
         };
         let estate = Estate::first(house, Loaded { config, transport })?;
         let Shown { serving, terms, ops_terms, leaving, connections } = estate.shown.clone();
+        let notifier = notifier();
         let means = Means {
+            notifier: notifier.clone(),
             load,
             fingerprints,
             files,
@@ -185,9 +198,12 @@ impl Daemon {
             metrics: Some(metrics.clone()),
             draining: drain.watch(),
         };
+        let mut loops = Vec::new();
         for socket in sockets.xks {
             announce(&socket, "serving XKS");
-            tasks.spawn(xks.clone().run(socket));
+            let (pulse, monitor) = pulse();
+            loops.push(monitor);
+            tasks.spawn(xks.clone().run(socket, pulse));
         }
         if let Some(listener) = control {
             let started = (Instant::now(), SystemTime::now());
@@ -203,10 +219,19 @@ impl Daemon {
             announce(&socket, "serving health checks and metrics");
             let service =
                 ops_listener::Ops::new(reach, serving.clone(), metrics.clone(), drain.watch());
-            ops_tasks.spawn(ops_acceptor(service, ops_terms.subscribe(), &ops_drain).run(socket));
+            let (pulse, monitor) = pulse();
+            loops.push(monitor);
+            let acceptor = ops_acceptor(service, ops_terms.subscribe(), &ops_drain);
+            ops_tasks.spawn(acceptor.run(socket, pulse));
+        }
+        let variable = |name| std::env::var(name).ok();
+        let (usec, pid) = (variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"));
+        if let Some(due) = watchdog::due(usec.as_deref(), pid.as_deref()) {
+            tasks.spawn(watchdog::watch(notifier.clone(), due, loops));
         }
         Ok(Self {
             _ops_drain: ops_drain,
+            serving,
             tokens,
             drain,
             leaving,
@@ -214,11 +239,18 @@ impl Daemon {
             tasks,
             ops_tasks,
             signals,
+            notifier,
         })
     }
 
     /// Serves until a signal, or until a part ends that must not; gives the exit status.
     async fn run(mut self) -> Result<i32, StartError> {
+        // Whatever its tokens do: it answers for them from now on, and health checks tell.
+        self.notifier.ready(&status::text(Phase::Serving, &self.serving)).await;
+        if self.notifier.is_heard() {
+            let (notifier, serving) = (self.notifier.clone(), self.serving.clone());
+            self.tasks.spawn(status::keep(notifier, serving, self.drain.watch()));
+        }
         let status = tokio::select! {
             signal = self.signals.any() => {
                 let delay = self.leaving.borrow().delay;
@@ -236,6 +268,8 @@ impl Daemon {
         };
         self.drain.advance(Phase::Leaving);
         let Leaving { delay, timeout } = *self.leaving.borrow();
+        let says = status::text(Phase::Leaving, &self.serving);
+        self.notifier.stopping(&says, delay + MARGIN).await;
         if status == EXIT_OK {
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
@@ -245,6 +279,9 @@ impl Daemon {
             }
         }
         self.drain.advance(Phase::Closing);
+        let says = status::text(Phase::Closing, &self.serving);
+        let within = timeout + self.tokens.patience() + MARGIN;
+        self.notifier.still_stopping(&says, within).await;
         let open = self.connections.count();
         tracing::info!(open, "closing: answering what was asked");
         if tokio::time::timeout(timeout, self.connections.closed()).await.is_err() {
@@ -267,16 +304,23 @@ struct Sockets {
     ops: Vec<(TcpListener, Reach)>,
 }
 
-fn bind_all(server: &Server, ops: &Ops) -> Result<Sockets, BindError> {
-    let xks = server.listen.iter().copied().map(listener::bind).collect::<Result<_, _>>()?;
-    let ops = match ops.metrics_listen {
-        None => vec![(listener::bind(ops.listen)?, Reach::All)],
-        Some(metrics) => vec![
-            (listener::bind(ops.listen)?, Reach::Health),
-            (listener::bind(metrics)?, Reach::Metrics),
-        ],
-    };
-    Ok(Sockets { xks, ops })
+fn bind_all(server: &Server, ops: &Ops, mut passed: Passed) -> Result<Sockets, PassedError> {
+    let xks = passed.listeners(passed::XKS, &server.listen)?;
+    let reach = if ops.metrics_listen.is_some() { Reach::Health } else { Reach::All };
+    let health = passed.listeners(passed::OPS, &[ops.listen])?;
+    let metrics = passed.listeners(passed::METRICS, ops.metrics_listen.as_slice())?;
+    let health = health.into_iter().map(|socket| (socket, reach));
+    let metrics = metrics.into_iter().map(|socket| (socket, Reach::Metrics));
+    Ok(Sockets { xks, ops: health.chain(metrics).collect() })
+}
+
+/// The way to the service manager, if it wants to be told.
+fn notifier() -> Notifier {
+    let address = std::env::var_os(NOTIFY_SOCKET);
+    Notifier::connect(address.as_deref()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot reach the service manager at {NOTIFY_SOCKET}");
+        Notifier::default()
+    })
 }
 
 fn announce(socket: &TcpListener, what: &'static str) {

@@ -346,7 +346,7 @@ fn an_address_that_is_taken_is_71() {
             71,
             &format!(
                 "error: cannot listen on {address}: Address already in use (os error 98)\n\
-                 hint: another process listens there, another xksd perhaps\n\
+                 hint: another process listens there, another xksd perhaps, or systemd for a socket unit\n\
                  hint: the setting is {key}\n"
             ),
         );

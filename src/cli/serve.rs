@@ -9,7 +9,7 @@ use clap::Args;
 use super::startup::{Surroundings, configuration, configuration_for_modules};
 use super::{ConfigFile, Exit, Failure};
 use crate::config::{Config, Isolation, Token};
-use crate::daemon::{self, Load, StartError};
+use crate::daemon::{self, Load, PassedError, StartError};
 use crate::names::TokenName;
 use crate::telemetry;
 
@@ -45,12 +45,14 @@ fn addresses(config: &Config) -> Vec<(&'static str, SocketAddr)> {
 
 fn failure(error: StartError, addresses: &[(&'static str, SocketAddr)]) -> Failure {
     match &error {
-        StartError::Bind(bind) => {
+        StartError::Listen(PassedError::Bind(bind)) => {
             let key = addresses.iter().find(|(_, address)| *address == bind.address);
             let key = key.map_or("listen", |(key, _)| key);
             let failure = Failure::new(Exit::OsError, &error);
             let hint = match bind.cause.kind() {
-                ErrorKind::AddrInUse => "another process listens there, another xksd perhaps",
+                ErrorKind::AddrInUse => {
+                    "another process listens there, another xksd perhaps, or systemd for a socket unit"
+                }
                 ErrorKind::AddrNotAvailable => "this machine has no such address",
                 ErrorKind::PermissionDenied => {
                     "ports below 1024 take the capability CAP_NET_BIND_SERVICE"
@@ -58,6 +60,24 @@ fn failure(error: StartError, addresses: &[(&'static str, SocketAddr)]) -> Failu
                 _ => "the address may be of a kind that this machine does not have",
             };
             failure.hint(hint).hint(format!("the setting is {key}"))
+        }
+        StartError::Listen(passed) => {
+            let hint = match passed {
+                PassedError::Disagrees { .. } => {
+                    "ListenStream= of the socket unit and the configuration must be the same"
+                }
+                PassedError::Names { .. } | PassedError::Unknown(_) => {
+                    "each socket unit needs FileDescriptorName=xks, ops or metrics"
+                }
+                PassedError::NotListening { .. } => {
+                    "the socket unit needs ListenStream=ADDRESS:PORT and Accept=no"
+                }
+                PassedError::Bind(_) | PassedError::System(_) => {
+                    "start it without the socket unit, and see whether it can listen by itself"
+                }
+            };
+            let failure = Failure::new(Exit::Config, &error).hint(hint);
+            failure.hint("docs/systemd.md, \"Socket activation\"")
         }
         StartError::Tls(_) | StartError::Keystores(_) => {
             Failure::new(Exit::Config, &error).hint("`xksd config check` names every fault")

@@ -11,6 +11,8 @@ use tokio::time::{Instant, sleep_until};
 
 use super::estate::{Estate, Loaded, Refused};
 use super::files::Files;
+use super::notify::Notifier;
+use super::status;
 use super::transport::Transport;
 use crate::config::{Config, ConfigErrors};
 use crate::metrics::Metrics;
@@ -38,6 +40,7 @@ impl fmt::Debug for Load {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Reloader {
+    notifier: Notifier,
     estate: Estate,
     load: Load,
     fingerprints: Arc<Fingerprints>,
@@ -53,6 +56,7 @@ pub(super) struct Reloader {
 /// What reloads are made with.
 #[derive(Debug)]
 pub(super) struct Means {
+    pub(super) notifier: Notifier,
     pub(super) load: Load,
     pub(super) fingerprints: Arc<Fingerprints>,
     pub(super) files: Files,
@@ -65,11 +69,13 @@ pub(super) struct Means {
 impl Reloader {
     /// Of what is in force; and the way to ask for reloads.
     pub(super) fn new(estate: Estate, means: Means) -> (Self, Reloading) {
-        let Means { load, fingerprints, files, on_change, hangup, metrics, draining } = means;
+        let Means { notifier, load, fingerprints, files, on_change, hangup, metrics, draining } =
+            means;
         let (sender, requests) = mpsc::channel(1);
         let known = watch::Sender::default();
         let reloading = Reloading { requests: sender, known: known.subscribe() };
         let reloader = Self {
+            notifier,
             estate,
             load,
             fingerprints,
@@ -114,7 +120,16 @@ impl Reloader {
         }
     }
 
+    /// Reloads, and has the service manager know.
     async fn reload(&mut self, source: Source) -> Report {
+        self.notifier.reloading("reloading the configuration").await;
+        let report = self.replace(source).await;
+        let says = status::text(self.draining.phase(), &self.estate.shown.serving);
+        self.notifier.ready(&says).await;
+        report
+    }
+
+    async fn replace(&mut self, source: Source) -> Report {
         tracing::info!(source = source.name(), "reloading the configuration");
         let outcome = match self.read().await {
             Ok(loaded) => {

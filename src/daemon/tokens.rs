@@ -123,6 +123,14 @@ impl Tokens {
         tokio::task::spawn_blocking(move || tokens.stop(&started));
     }
 
+    /// The longest that [`Self::stop_all`] takes.
+    pub(super) fn patience(&self) -> Duration {
+        let of = |started: &Arc<Started>| {
+            PATIENCE + started.child.as_ref().map_or(Duration::ZERO, |_| process::END_LIMIT)
+        };
+        self.running().iter().map(of).sum()
+    }
+
     /// Ends every token that runs.
     pub(super) fn stop_all(&self) {
         let running = self.running().clone();

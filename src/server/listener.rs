@@ -24,6 +24,7 @@ use super::activity::{Activity, Patience, TooSlow, Watched};
 use super::connections::{Connections, Place};
 use super::drain::Draining;
 use super::proxy_header;
+use super::pulse::Pulse;
 use super::terms::{Admission, CurrentTerms};
 use crate::metrics::{Closed, Metrics};
 use crate::tls::Tls;
@@ -187,11 +188,12 @@ impl<S: fmt::Debug> fmt::Debug for Acceptor<S> {
 
 impl<S: Serve> Acceptor<S> {
     /// Accepts connections until it is time to close.
-    pub async fn run(self, listener: TcpListener) {
+    pub async fn run(self, listener: TcpListener, mut pulse: Pulse) {
         let mut draining = self.draining.clone();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
+                () = pulse.answer() => continue,
                 () = draining.closing() => return,
             };
             match accepted {

@@ -4,7 +4,7 @@
 //! [`pipeline`] is the path of a request in one function, [`rescue`] turns every error of the
 //! layers below into one of the protocol's, [`record`] writes down what happened.
 //! [`serving`] holds what requests are served by. [`ops_listener`] serves health checks and metrics,
-//! [`control`] an administrator of this machine.
+//! [`control`] an administrator of this machine. [`pulse`] tells whether a listener is alive.
 
 pub mod activity;
 pub mod connections;
@@ -15,6 +15,7 @@ pub mod listener;
 pub mod ops_listener;
 pub mod pipeline;
 pub mod proxy_header;
+pub mod pulse;
 pub mod record;
 pub mod reload;
 pub mod rescue;

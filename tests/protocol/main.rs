@@ -4,6 +4,7 @@
 //! that only ask share one daemon, [`world::daemon`]; those that configure, stop or fill it have
 //! one of their own. They run in parallel and never sleep to let something happen.
 
+mod activation;
 mod aws_sample;
 mod bad_requests;
 mod bodies;
@@ -24,6 +25,7 @@ mod sharing;
 mod signatures;
 mod signers;
 mod specification;
+mod supervision;
 mod targets;
 mod tenants;
 mod vectors;

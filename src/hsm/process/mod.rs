@@ -40,6 +40,9 @@ use words::Words;
 /// How long a child that was told to end may take before it is killed.
 const END_PATIENCE: Duration = Duration::from_secs(1);
 
+/// The longest that [`ProcessBackend::end`] takes: as long again for one that was killed.
+pub const END_LIMIT: Duration = END_PATIENCE.saturating_mul(2);
+
 /// Which token, and how its child is started.
 #[derive(Debug, Clone)]
 pub struct Settings {

@@ -15,6 +15,7 @@ pub mod foreign;
 pub mod gate;
 pub mod http;
 pub mod load;
+pub mod manager;
 pub mod memory;
 pub mod network_hsm;
 pub mod process;
