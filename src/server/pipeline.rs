@@ -18,7 +18,7 @@ use crate::keystore::{Keystore, Keystores};
 use crate::limits::Admission;
 use crate::metrics::Metrics;
 use crate::names::{ExternalKeyId, KeystoreName};
-use crate::operations::{self, Call};
+use crate::operations::{self, Call, Part};
 use crate::sigv4::{SignedRequest, Verified, Verifier};
 use crate::wire::limits::Limits;
 use crate::wire::request::{
@@ -91,7 +91,12 @@ impl Pipeline {
         body: impl Future<Output = Result<B, Failure>>,
     ) -> Answer {
         let mut record = Record::new(head.arrived, head.peer);
+        record.trace.begin_at(Part::Body, head.arrived);
         let result = self.answer(&head, body, &mut record).await;
+        // An error ends the part in which it arose.
+        if result.is_err() {
+            record.trace.begin(Part::Respond);
+        }
         let over = result.as_ref().err().and_then(Failure::over_quota);
         if let (Some((whose, limit)), Some(keystore)) = (over, &record.keystore) {
             self.metrics.over_quota(keystore, whose, limit);
@@ -113,10 +118,12 @@ impl Pipeline {
         // Read first, judged later: an answer that comes while the body is still being sent is
         // missed by some clients (curl over HTTP/2, for one).
         let body = body.await;
+        record.trace.begin(Part::Authenticate);
         let (route, keystore) = self.route(head, record)?;
         let body = body?;
         let caller = self.verify(head, body.as_ref(), keystore)?;
         record.caller(&caller);
+        record.trace.begin(Part::Authorize);
         keystore.open(&caller)?;
         let group = &self.snapshot.groups[keystore.name()];
         let arrived = head.arrived;
@@ -126,6 +133,7 @@ impl Pipeline {
             Target::Health => {
                 record.metadata =
                     HealthRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
+                record.trace.begin(Part::Respond);
                 Ok(operations::health(group, self.snapshot.fleet_size).to_body())
             }
             Target::Key { id, operation } => {
@@ -202,7 +210,9 @@ impl KeyCall<'_> {
         record.metadata = MetadataRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
         let permit = self.keystore.permit(&self.caller, &self.admission, self.id)?;
         let mut call = self.call(record);
-        Ok(operations::describe(&mut call, &permit).await?.to_body())
+        let answer = operations::describe(&mut call, &permit).await?;
+        record.trace.begin(Part::Respond);
+        Ok(answer.to_body())
     }
 
     async fn encrypt(
@@ -215,7 +225,9 @@ impl KeyCall<'_> {
         record.metadata = std::mem::take(&mut request.metadata);
         let permit = self.keystore.permit(&self.caller, &self.admission, self.id)?;
         let mut call = self.call(record);
-        Ok(operations::encrypt(&mut call, &permit, request).await?.to_body())
+        let answer = operations::encrypt(&mut call, &permit, request).await?;
+        record.trace.begin(Part::Respond);
+        Ok(answer.to_body())
     }
 
     async fn decrypt(
@@ -228,7 +240,9 @@ impl KeyCall<'_> {
         record.metadata = std::mem::take(&mut request.metadata);
         let permit = self.keystore.permit(&self.caller, &self.admission, self.id)?;
         let mut call = self.call(record);
-        Ok(operations::decrypt(&mut call, &permit, request).await?.to_body())
+        let answer = operations::decrypt(&mut call, &permit, request).await?;
+        record.trace.begin(Part::Respond);
+        Ok(answer.to_body())
     }
 
     fn call<'a>(&'a self, record: &'a mut Record) -> Call<'a> {

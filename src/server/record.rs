@@ -9,7 +9,7 @@ use tracing::field::display;
 use super::rescue::{Rescued, Severity};
 use crate::metrics::Metrics;
 use crate::names::{AccessKeyId, KeystoreName, Region};
-use crate::operations::Trace;
+use crate::operations::{Part, Trace};
 use crate::sigv4::Verified;
 use crate::wire::ciphertext_format::CiphertextFormat;
 use crate::wire::log_text::LogText;
@@ -58,8 +58,10 @@ impl Record {
 
     /// Writes the record: metrics, and one line at level info. What somebody must look after is
     /// said again, with its cause, at level warn or error.
-    pub fn close(self, outcome: Result<(), &Rescued>, metrics: &Metrics) {
-        let took = self.arrived.elapsed();
+    pub fn close(mut self, outcome: Result<(), &Rescued>, metrics: &Metrics) {
+        let now = Instant::now();
+        self.trace.end_at(now);
+        let took = now.saturating_duration_since(self.arrived);
         let operation = self.route.as_ref().map_or("unknown", |route| route.operation().name());
         let error = outcome.err().map(|rescued| rescued.body.name().as_str());
         metrics.request(self.keystore.as_ref(), operation, error.unwrap_or("OK"), took);
@@ -112,8 +114,8 @@ impl Record {
             access_key_id = self.access_key_id.as_ref().map(display),
             region = self.region.as_ref().map(display),
             peer = display(self.peer),
-            queue_ms = milliseconds(self.trace.queued),
-            hsm_ms = milliseconds(self.trace.hsm),
+            queue_ms = milliseconds(self.trace.time(Part::Queue).unwrap_or_default()),
+            hsm_ms = milliseconds(self.trace.time(Part::Hsm).unwrap_or_default()),
             total_ms = milliseconds(took),
             "request"
         );
