@@ -3,25 +3,21 @@
 //! Label values come from closed sets or from names in the configuration, so that a stranger who
 //! sends requests can't create series. Units and names follow the Prometheus conventions.
 
+mod register;
 mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Registry, TextEncoder,
 };
 
 use crate::limits::Exceeded;
 use crate::names::{AccessKeyId, ExternalKeyId, KeystoreName, TokenName};
+use register::{counter, counters, float_gauge, gauge, gauges, histogram, histograms, int_gauges};
 pub use token::{HsmCall, JobRefused, TokenMetrics};
-
-/// Buckets from 10 µs, a soft token's call, to the 250 ms that KMS waits, and beyond.
-const SECONDS: &[f64] = &[
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
-    0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 5.0,
-];
 
 /// The registry and everything in it.
 #[derive(Debug)]
@@ -407,50 +403,6 @@ fn label(keystore: Option<&KeystoreName>) -> &str {
 fn unix_now() -> f64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0.0, |since| since.as_secs_f64())
-}
-
-/// Registers a collector. Names are constants of this file, each used once.
-fn register<C: prometheus::core::Collector + Clone + 'static>(
-    registry: &Registry,
-    collector: prometheus::Result<C>,
-) -> C {
-    let collector = collector.expect("the name and labels are valid constants");
-    registry.register(Box::new(collector.clone())).expect("each name is registered once");
-    collector
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
-    register(registry, IntCounter::new(name, help))
-}
-
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
-    register(registry, IntGauge::new(name, help))
-}
-
-fn float_gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
-    register(registry, Gauge::new(name, help))
-}
-
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-    register(registry, GaugeVec::new(Opts::new(name, help), labels))
-}
-
-fn int_gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str) -> Histogram {
-    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-    register(registry, Histogram::with_opts(options))
-}
-
-fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-    register(registry, HistogramVec::new(options, labels))
 }
 
 #[cfg(test)]
