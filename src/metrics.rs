@@ -14,8 +14,11 @@ use prometheus::{
     IntGaugeVec, Registry, TextEncoder,
 };
 
+use crate::hsm::token::TokenState;
 use crate::limits::Exceeded;
 use crate::names::{AccessKeyId, ExternalKeyId, KeystoreName, TokenName};
+use crate::operations::{Part, Trace};
+use crate::wire::health::HealthStatus;
 use register::{counter, counters, float_gauge, gauge, gauges, histogram, histograms, int_gauges};
 pub use token::{HsmCall, JobRefused, TokenMetrics};
 
@@ -25,6 +28,7 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     request_duration: HistogramVec,
+    request_steps: HistogramVec,
     authentication_failures: IntCounterVec,
     authentication_duration: Histogram,
     clock_skew: GaugeVec,
@@ -47,12 +51,14 @@ pub struct Metrics {
     hsm_sessions: IntGaugeVec,
     hsm_up: IntGaugeVec,
     hsm_suspect: IntGaugeVec,
+    hsm_state: IntGaugeVec,
     hsm_failovers: IntCounterVec,
     hsm_key_versions: IntGaugeVec,
     hsm_probe_duration: GaugeVec,
     hsm_processes: IntCounterVec,
     catalogue_keys: IntGaugeVec,
     catalogue_read: GaugeVec,
+    external_key_managers: IntGaugeVec,
 }
 
 /// Why a connection was closed from our side, as a label.
@@ -112,8 +118,14 @@ impl Metrics {
             request_duration: histograms(
                 r,
                 "xksd_request_duration_seconds",
-                "From the end of a request's head to its answer.",
+                "From the end of a request's head to its answer; keystore `none`: its signature did not hold.",
                 &["keystore", "operation"],
+            ),
+            request_steps: histograms(
+                r,
+                "xksd_request_step_duration_seconds",
+                "Time of each request in each step of its way, retries together.",
+                &["keystore", "operation", "step"],
             ),
             authentication_failures: counters(
                 r,
@@ -228,6 +240,12 @@ impl Metrics {
                 "Whether the token serves only where no other token can: it fails or is slow.",
                 &["token"],
             ),
+            hsm_state: int_gauges(
+                r,
+                "xksd_hsm_state",
+                "1 for the state that the token is in, 0 for the others.",
+                &["token", "state"],
+            ),
             hsm_failovers: counters(
                 r,
                 "xksd_hsm_failovers_total",
@@ -264,6 +282,12 @@ impl Metrics {
                 "When the token's keys were last read completely.",
                 &["token"],
             ),
+            external_key_managers: int_gauges(
+                r,
+                "xksd_external_key_managers",
+                "Tokens of the key store, by what GetHealthStatus would say of them now.",
+                &["keystore", "status"],
+            ),
             registry: registry.clone(),
         };
         let build =
@@ -289,11 +313,39 @@ impl Metrics {
         keystore: Option<&KeystoreName>,
         operation: &'static str,
         outcome: &'static str,
+    ) {
+        self.requests.with_label_values(&[label(keystore), operation, outcome]).inc();
+    }
+
+    /// How long it took, and where. `keystore` is the one whose credential signed: `None` for what
+    /// anybody can send, so that strangers don't count in a key store's times.
+    pub fn request_took(
+        &self,
+        keystore: Option<&KeystoreName>,
+        operation: &'static str,
         took: Duration,
+        trace: &Trace,
     ) {
         let keystore = label(keystore);
-        self.requests.with_label_values(&[keystore, operation, outcome]).inc();
         self.request_duration.with_label_values(&[keystore, operation]).observe(took.as_secs_f64());
+        for part in Part::ALL {
+            if let Some(took) = trace.time(part) {
+                let labels = [keystore, operation, part.name()];
+                self.request_steps.with_label_values(&labels).observe(took.as_secs_f64());
+            }
+        }
+    }
+
+    /// So many tokens of a key store have this status.
+    pub fn external_key_managers(
+        &self,
+        keystore: &KeystoreName,
+        status: HealthStatus,
+        count: usize,
+    ) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let labels = [keystore.as_str(), status.as_str()];
+        self.external_key_managers.with_label_values(&labels).set(count);
     }
 
     /// A signature was accepted. `skew` is the signer's clock minus ours, in seconds.
@@ -373,7 +425,7 @@ impl Metrics {
     /// What counts for one token.
     pub fn token(&self, name: &TokenName) -> Arc<TokenMetrics> {
         let token = name.as_str();
-        Arc::new(TokenMetrics {
+        let metrics = Arc::new(TokenMetrics {
             token: token.to_owned(),
             calls: self.hsm_calls.clone(),
             call_failures: self.hsm_call_failures.clone(),
@@ -388,14 +440,18 @@ impl Metrics {
             read: self.catalogue_read.with_label_values(&[token]),
             processes: self.hsm_processes.with_label_values(&[token]),
             suspect: self.hsm_suspect.with_label_values(&[token]),
+            state: TokenState::NAMES
+                .map(|state| (state, self.hsm_state.with_label_values(&[token, state]))),
             failovers: self.hsm_failovers.with_label_values(&[token]),
             key_versions: self.hsm_key_versions.clone(),
             notes: None,
-        })
+        });
+        metrics.is(TokenState::Probing);
+        metrics
     }
 }
 
-/// A request whose path names no key store counts under `none`.
+/// A request of no key store, or not proved to be of one, counts under `none`.
 fn label(keystore: Option<&KeystoreName>) -> &str {
     keystore.map_or("none", KeystoreName::as_str)
 }
@@ -414,13 +470,44 @@ mod tests {
     fn the_registry_can_be_made_and_rendered() {
         let metrics = Metrics::new();
         let keystore: KeystoreName = "demo".parse().unwrap();
-        metrics.request(Some(&keystore), "Encrypt", "OK", Duration::from_millis(2));
-        metrics.request(None, "unknown", "InvalidUriPathException", Duration::ZERO);
+        metrics.request(Some(&keystore), "Encrypt", "OK");
+        metrics.request(None, "unknown", "InvalidUriPathException");
         let text = metrics.render();
         let line = r#"xksd_requests_total{keystore="demo",operation="Encrypt",outcome="OK"} 1"#;
         assert!(text.contains(line), "{text}");
         assert!(text.contains(r#"keystore="none""#));
         assert!(text.contains("process_resident_memory_bytes"));
+    }
+
+    #[test]
+    fn a_step_that_a_request_has_not_gone_has_no_time() {
+        let (metrics, start) = (Metrics::new(), std::time::Instant::now());
+        let mut trace = Trace::default();
+        trace.begin_at(Part::Body, start);
+        trace.end_at(start + Duration::from_millis(30));
+        metrics.request_took(None, "unknown", Duration::from_millis(30), &trace);
+        let text = metrics.render();
+        let steps: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("xksd_request_step_duration_seconds_sum"))
+            .collect();
+        let body = r#"xksd_request_step_duration_seconds_sum{keystore="none",operation="unknown",step="body"} 0.03"#;
+        assert_eq!(steps, [body]);
+    }
+
+    #[test]
+    fn a_token_is_in_one_state() {
+        let metrics = Metrics::new();
+        let token = metrics.token(&"t".parse().unwrap());
+        let states = || {
+            let text = metrics.render();
+            let states = text.lines().filter(|line| line.starts_with("xksd_hsm_state{"));
+            let states = states.filter(|line| line.ends_with(" 1")).map(str::to_owned);
+            states.collect::<Vec<_>>()
+        };
+        assert_eq!(states(), [r#"xksd_hsm_state{state="probing",token="t"} 1"#]);
+        token.is(TokenState::Suspect);
+        assert_eq!(states(), [r#"xksd_hsm_state{state="suspect",token="t"} 1"#]);
     }
 
     #[test]

@@ -276,12 +276,11 @@ pub async fn decrypt(
 /// GetHealthStatus (P-60 to P-63): from what the stewards found out in the background.
 pub fn health(group: &Group, fleet_size: NonZeroU32) -> HealthResponse {
     let known = |text: String| if text.is_empty() { "unknown".to_owned() } else { text };
-    let catalogue = group.catalogue();
-    let tokens = group.tokens().iter().enumerate();
-    let mut ekms = tokens.map(|(number, token)| Ekm {
+    let tokens = group.tokens().iter().zip(statuses(group));
+    let mut ekms = tokens.map(|(token, health_status)| Ekm {
         id: token.name().to_string(),
         model: known(token.identity().model),
-        health_status: health_of(token, catalogue.lacking(number)),
+        health_status,
     });
     let first = ekms.next().expect("a group has a token");
     let ekm_fleet = EkmFleet::new(first, ekms);
@@ -293,6 +292,13 @@ pub fn health(group: &Group, fleet_size: NonZeroU32) -> HealthResponse {
         ekm_vendor: known(manufacturers.into_iter().find(|m| !m.is_empty()).unwrap_or_default()),
         ekm_fleet,
     }
+}
+
+/// The status of each token of a key store, in their order (P-63).
+pub fn statuses(group: &Group) -> impl Iterator<Item = HealthStatus> {
+    let catalogue = group.catalogue();
+    let tokens = group.tokens().iter().enumerate();
+    tokens.map(move |(number, token)| health_of(token, catalogue.lacking(number)))
 }
 
 fn health_of(token: &Token, lacking: usize) -> HealthStatus {

@@ -63,6 +63,21 @@ pub enum TokenState {
 }
 
 impl TokenState {
+    /// The names of all states.
+    pub const NAMES: [&str; 5] = ["probing", "up", "suspect", "down", "pin_refused"];
+
+    /// Its name in metrics and in `xksd status`.
+    pub const fn name(self) -> &'static str {
+        let [probing, up, suspect, down, pin_refused] = Self::NAMES;
+        match self {
+            Self::Probing => probing,
+            Self::Up => up,
+            Self::Suspect => suspect,
+            Self::Down(_) => down,
+            Self::PinRefused => pin_refused,
+        }
+    }
+
     /// Whether requests are sent to it.
     pub fn serves(self) -> bool {
         matches!(self, Self::Up | Self::Suspect)

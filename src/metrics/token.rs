@@ -9,6 +9,7 @@ use prometheus::{
 
 use super::{Metrics, unix_now};
 use crate::hsm::codes::{self, Code};
+use crate::hsm::token::TokenState;
 use crate::names::TokenName;
 
 /// A C call that has returned.
@@ -39,6 +40,7 @@ pub struct TokenMetrics {
     pub(super) read: Gauge,
     pub(super) processes: IntCounter,
     pub(super) suspect: IntGauge,
+    pub(super) state: [(&'static str, IntGauge); TokenState::NAMES.len()],
     pub(super) failovers: IntCounter,
     pub(super) key_versions: IntGaugeVec,
     /// Where C calls are noted, in a process whose metrics nobody reads.
@@ -121,10 +123,13 @@ impl TokenMetrics {
         &self.sessions
     }
 
-    /// Whether the token serves, and whether only where no other token can.
-    pub fn serves(&self, serves: bool, is_suspect: bool) {
-        self.up.set(serves.into());
-        self.suspect.set(is_suspect.into());
+    /// The token is in this state from now on.
+    pub fn is(&self, now: TokenState) {
+        self.up.set(now.serves().into());
+        self.suspect.set((now == TokenState::Suspect).into());
+        for (state, gauge) in &self.state {
+            gauge.set((*state == now.name()).into());
+        }
     }
 
     /// A request has left the token for another one.

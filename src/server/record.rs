@@ -64,7 +64,9 @@ impl Record {
         let took = now.saturating_duration_since(self.arrived);
         let operation = self.route.as_ref().map_or("unknown", |route| route.operation().name());
         let error = outcome.err().map(|rescued| rescued.body.name().as_str());
-        metrics.request(self.keystore.as_ref(), operation, error.unwrap_or("OK"), took);
+        metrics.request(self.keystore.as_ref(), operation, error.unwrap_or("OK"));
+        let proved = self.keystore.as_ref().filter(|_| self.access_key_id.is_some());
+        metrics.request_took(proved, operation, took, &self.trace);
         let key = self.route.as_ref().and_then(Route::key);
         if let (Some(keystore), Some(key)) = (&self.keystore, key) {
             for _ in 0..self.trace.encryptions {
