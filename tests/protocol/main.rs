@@ -17,6 +17,7 @@ mod http2;
 mod isolation;
 mod key_kinds;
 mod listener;
+mod metrics;
 mod operations;
 mod quotas;
 mod sharing;
