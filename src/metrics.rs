@@ -59,6 +59,8 @@ pub struct Metrics {
     catalogue_keys: IntGaugeVec,
     catalogue_read: GaugeVec,
     external_key_managers: IntGaugeVec,
+    traces_exported: IntCounter,
+    traces_dropped: IntCounterVec,
 }
 
 /// Why a connection was closed from our side, as a label.
@@ -86,6 +88,15 @@ impl Closed {
             Self::ProxyHeader => "proxy_header",
         }
     }
+}
+
+/// Why spans were not sent, as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TracesDropped {
+    /// As many wait as may wait.
+    QueueFull,
+    /// The collector did not take them.
+    Collector,
 }
 
 /// Whose quota.
@@ -288,6 +299,17 @@ impl Metrics {
                 "Tokens of the key store, by what GetHealthStatus would say of them now.",
                 &["keystore", "status"],
             ),
+            traces_exported: counter(
+                r,
+                "xksd_traces_exported_total",
+                "Requests whose spans the collector of traces has taken.",
+            ),
+            traces_dropped: counters(
+                r,
+                "xksd_traces_dropped_total",
+                "Requests whose spans were thrown away, by reason.",
+                &["reason"],
+            ),
             registry: registry.clone(),
         };
         let build =
@@ -346,6 +368,20 @@ impl Metrics {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         let labels = [keystore.as_str(), status.as_str()];
         self.external_key_managers.with_label_values(&labels).set(count);
+    }
+
+    /// The collector has taken the spans of so many requests.
+    pub fn traces_exported(&self, requests: usize) {
+        self.traces_exported.inc_by(requests as u64);
+    }
+
+    /// The spans of so many requests were thrown away.
+    pub fn traces_dropped(&self, reason: TracesDropped, requests: usize) {
+        let reason = match reason {
+            TracesDropped::QueueFull => "queue_full",
+            TracesDropped::Collector => "collector",
+        };
+        self.traces_dropped.with_label_values(&[reason]).inc_by(requests as u64);
     }
 
     /// A signature was accepted. `skew` is the signer's clock minus ours, in seconds.

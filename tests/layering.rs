@@ -20,7 +20,7 @@ const LAYERS: [&[&str]; 6] = [
         "hsm::codes",
         "hsm::profile",
     ],
-    &["operations", "lifecycle", "client", "hsm", "catalogue", "tls", "metrics"],
+    &["operations", "lifecycle", "client", "hsm", "catalogue", "tls", "metrics", "traces"],
     &["server"],
     &["main", "daemon", "cli", "config", "doctor", "telemetry"],
 ];
