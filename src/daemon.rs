@@ -26,12 +26,17 @@ use crate::server::ops_listener::{self, Reach};
 use crate::server::pipeline::{Pipeline, Snapshot};
 use crate::sigv4::Verifier;
 use crate::tls::{self, Tls, TlsError};
+use crate::traces::exporter::Flush;
+use crate::traces::{self, Traces};
 use crate::wire::limits::Limits;
 use tokens::Tokens;
 pub(crate) use tokens::is_for_modules;
 
 /// How long the threads of the tokens may take to leave the HSM library.
 const TOKENS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the last traces may take to be sent.
+const TRACES_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Connections of the operations listeners: a load balancer, Prometheus, and room to spare.
 const OPS_CONNECTIONS: usize = 256;
@@ -107,6 +112,8 @@ struct Daemon {
     /// Tasks that live as long as the daemon. If one ends by itself, so does the daemon.
     tasks: JoinSet<()>,
     ops_tasks: JoinSet<()>,
+    /// Has the last traces sent, if there are any.
+    traces: Option<Flush>,
     signals: Signals,
 }
 
@@ -126,7 +133,9 @@ impl Signals {
 
 impl Daemon {
     fn start(config: Config) -> Result<Self, StartError> {
-        let Config { server, ops, log, fleet_size, tokens, keystores, secret_places, .. } = config;
+        let Config {
+            server, ops, log, traces, fleet_size, tokens, keystores, secret_places, ..
+        } = config;
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -152,8 +161,10 @@ impl Daemon {
         });
         let connections = Connections::new(server.limits.max_connections);
         warn_about_descriptors(server.limits.max_connections);
+        let (traces, flush) = start_traces(traces, &metrics, &mut tasks);
         let pipeline =
-            Pipeline::new(snapshot.clone(), Verifier::new(Clock::System), metrics.clone());
+            Pipeline::new(snapshot.clone(), Verifier::new(Clock::System), metrics.clone())
+                .with_traces(traces);
         let xks = Acceptor {
             transport,
             limits: Arc::new(server.limits.clone()),
@@ -195,6 +206,7 @@ impl Daemon {
             connections,
             tasks,
             ops_tasks,
+            traces: flush,
             signals,
         })
     }
@@ -231,7 +243,13 @@ impl Daemon {
         if tokio::time::timeout(self.drain_timeout, self.connections.closed()).await.is_err() {
             tracing::warn!(open = self.connections.count(), "connections did not end in time");
         }
-        self.stop_tokens().await;
+        let traces = self.traces.take();
+        let flush = async {
+            if let Some(traces) = traces {
+                traces.within(TRACES_PATIENCE).await;
+            }
+        };
+        tokio::join!(self.stop_tokens(), flush);
         tracing::info!(status, "ended");
         Ok(status)
     }
@@ -292,6 +310,20 @@ fn transport(transport: &Transport, metrics: &Metrics) -> Result<listener::Trans
             Ok(listener::Transport::Plain)
         }
     }
+}
+
+/// Traces, the task that sends them and what ends it, if they are wanted.
+fn start_traces(
+    settings: Option<traces::Settings>,
+    metrics: &Arc<Metrics>,
+    tasks: &mut JoinSet<()>,
+) -> (Option<Traces>, Option<Flush>) {
+    let Some(settings) = settings else { return (None, None) };
+    let collector = settings.collector.endpoint().base();
+    let (traces, exporter, flush) = Traces::new(settings, metrics.clone());
+    tasks.spawn(exporter.run());
+    tracing::info!(collector, "sending traces");
+    (Some(traces), Some(flush))
 }
 
 fn ops_acceptor<S: Serve>(service: S, limits: &listener::Limits, drain: &Drain) -> Acceptor<S> {

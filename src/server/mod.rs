@@ -2,7 +2,7 @@
 //!
 //! [`listener`] accepts connections and guards them against strangers, [`http`] reads requests,
 //! [`pipeline`] is the path of a request in one function, [`rescue`] turns every error of the
-//! layers below into one of the protocol's, [`record`] writes down what happened.
+//! layers below into one of the protocol's, [`record`] writes down what happened, `spans` as a trace.
 //! [`ops_listener`] serves health checks and metrics, [`control`] an administrator of this machine.
 
 pub mod activity;
@@ -16,3 +16,4 @@ pub mod pipeline;
 pub mod proxy_header;
 pub mod record;
 pub mod rescue;
+mod spans;

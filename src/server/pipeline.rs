@@ -20,6 +20,7 @@ use crate::metrics::Metrics;
 use crate::names::{ExternalKeyId, KeystoreName};
 use crate::operations::{self, Call, Part};
 use crate::sigv4::{SignedRequest, Verified, Verifier};
+use crate::traces::Traces;
 use crate::wire::limits::Limits;
 use crate::wire::request::{
     DecryptRequest, EncryptRequest, HealthRequest, MetadataRequest, Rejected,
@@ -48,6 +49,7 @@ pub struct Pipeline {
     snapshot: Arc<Snapshot>,
     verifier: Verifier,
     metrics: Arc<Metrics>,
+    traces: Option<Traces>,
 }
 
 /// The head of a request, as it arrived.
@@ -81,7 +83,13 @@ pub struct Answer {
 impl Pipeline {
     /// Serves by this snapshot.
     pub fn new(snapshot: Arc<Snapshot>, verifier: Verifier, metrics: Arc<Metrics>) -> Self {
-        Self { snapshot, verifier, metrics }
+        Self { snapshot, verifier, metrics, traces: None }
+    }
+
+    /// The same, with traces of what is served.
+    #[must_use]
+    pub fn with_traces(self, traces: Option<Traces>) -> Self {
+        Self { traces, ..self }
     }
 
     /// Serves one request and records it.
@@ -103,7 +111,7 @@ impl Pipeline {
         }
         let result = result.map_err(Rescued::from);
         let authenticated = record.access_key_id.is_some();
-        record.close(result.as_ref().map(|_| ()), &self.metrics);
+        record.close(result.as_ref().map(|_| ()), &self.metrics, self.traces.as_ref());
         Answer { result, authenticated }
     }
 

@@ -26,5 +26,6 @@ mod signers;
 mod specification;
 mod targets;
 mod tenants;
+mod traces;
 mod vectors;
 mod world;
