@@ -44,6 +44,8 @@ use crate::server::terms::CurrentTerms;
 use crate::sigv4::Verifier;
 use crate::telemetry::Level;
 use crate::tls::TlsError;
+use crate::traces::exporter::Flush;
+use crate::traces::{self, Traces};
 use estate::{Estate, House, Leaving, Loaded, Shown};
 use files::Files;
 pub(crate) use memory::{hide_memory, lock_memory};
@@ -58,6 +60,9 @@ use transport::Transport;
 
 /// What the service manager is asked for beyond the limits that are known, when the daemon leaves.
 const MARGIN: Duration = Duration::from_secs(5);
+
+/// How long the last traces may take to be sent.
+const TRACES_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Connections of the operations listeners: a load balancer, Prometheus, and room to spare.
 const OPS_CONNECTIONS: usize = 256;
@@ -128,6 +133,8 @@ struct Daemon {
     /// Tasks that live as long as the daemon. If one ends by itself, so does the daemon.
     tasks: JoinSet<()>,
     ops_tasks: JoinSet<()>,
+    /// Has the last traces sent, if there are any.
+    traces: Option<Flush>,
     signals: Signals,
     notifier: Notifier,
 }
@@ -167,7 +174,7 @@ impl Daemon {
         let control = config.ops.control_socket.as_deref().map(control::bind).transpose()?;
         warn_about_descriptors(config.server.limits.max_connections);
         let files = Files::new(fingerprints.clone(), config.files.clone());
-        let on_change = config.reload_on_change;
+        let (on_change, traces) = (config.reload_on_change, config.traces.clone());
         let house = House {
             metrics: metrics.clone(),
             tokens: tokens.clone(),
@@ -189,8 +196,10 @@ impl Daemon {
         };
         let (reloader, reloading) = Reloader::new(estate, means);
         let mut tasks = JoinSet::new();
+        let (traces, flush) = start_traces(traces, &metrics, &mut tasks);
         let pipeline =
-            Pipeline::new(serving.clone(), Verifier::new(Clock::System), metrics.clone());
+            Pipeline::new(serving.clone(), Verifier::new(Clock::System), metrics.clone())
+                .with_traces(traces);
         let xks = Acceptor {
             terms: terms.subscribe(),
             connections: connections.clone(),
@@ -238,6 +247,7 @@ impl Daemon {
             connections,
             tasks,
             ops_tasks,
+            traces: flush,
             signals,
             notifier,
         })
@@ -287,7 +297,13 @@ impl Daemon {
         if tokio::time::timeout(timeout, self.connections.closed()).await.is_err() {
             tracing::warn!(open = self.connections.count(), "connections did not end in time");
         }
-        self.stop_tokens().await;
+        let traces = self.traces.take();
+        let flush = async {
+            if let Some(traces) = traces {
+                traces.within(TRACES_PATIENCE).await;
+            }
+        };
+        tokio::join!(self.stop_tokens(), flush);
         tracing::info!(status, "ended");
         Ok(status)
     }
@@ -326,6 +342,20 @@ fn notifier() -> Notifier {
 fn announce(socket: &TcpListener, what: &'static str) {
     let address = socket.local_addr().map(|address| address.to_string()).unwrap_or_default();
     tracing::info!(address, "{what}");
+}
+
+/// Traces, the task that sends them and what ends it, if they are wanted.
+fn start_traces(
+    settings: Option<traces::Settings>,
+    metrics: &Arc<Metrics>,
+    tasks: &mut JoinSet<()>,
+) -> (Option<Traces>, Option<Flush>) {
+    let Some(settings) = settings else { return (None, None) };
+    let collector = settings.collector.endpoint().base();
+    let (traces, exporter, flush) = Traces::new(settings, metrics.clone());
+    tasks.spawn(exporter.run());
+    tracing::info!(collector, "sending traces");
+    (Some(traces), Some(flush))
 }
 
 fn ops_acceptor<S: Serve>(service: S, terms: CurrentTerms, drain: &Drain) -> Acceptor<S> {

@@ -3,26 +3,25 @@
 //! Label values come from closed sets or from names in the configuration, so that a stranger who
 //! sends requests can't create series. Units and names follow the Prometheus conventions.
 
+mod register;
 mod token;
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Registry, TextEncoder,
 };
 
+use crate::hsm::token::TokenState;
 use crate::limits::Exceeded;
 use crate::names::{AccessKeyId, ExternalKeyId, KeystoreName, TokenName};
+use crate::operations::{Part, Trace};
+use crate::wire::health::HealthStatus;
+use register::{counter, counters, float_gauge, gauge, gauges, histogram, histograms, int_gauges};
 use token::Gauges;
 pub use token::{HsmCall, JobRefused, TokenMetrics};
-
-/// Buckets from 10 µs, a soft token's call, to the 250 ms that KMS waits, and beyond.
-const SECONDS: &[f64] = &[
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
-    0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 5.0,
-];
 
 /// The registry and everything in it.
 #[derive(Debug)]
@@ -32,6 +31,7 @@ pub struct Metrics {
     shown: RwLock<()>,
     requests: IntCounterVec,
     request_duration: HistogramVec,
+    request_steps: HistogramVec,
     authentication_failures: IntCounterVec,
     authentication_duration: Histogram,
     clock_skew: GaugeVec,
@@ -57,6 +57,9 @@ pub struct Metrics {
     hsm_jobs_refused: IntCounterVec,
     hsm_failovers: IntCounterVec,
     hsm_processes: IntCounterVec,
+    external_key_managers: IntGaugeVec,
+    traces_exported: IntCounter,
+    traces_dropped: IntCounterVec,
 }
 
 /// Why a connection was closed from our side, as a label.
@@ -89,6 +92,15 @@ impl Closed {
     }
 }
 
+/// Why spans were not sent, as a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TracesDropped {
+    /// As many wait as may wait.
+    QueueFull,
+    /// The collector did not take them.
+    Collector,
+}
+
 /// Whose quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QuotaOf {
@@ -119,8 +131,14 @@ impl Metrics {
             request_duration: histograms(
                 r,
                 "xksd_request_duration_seconds",
-                "From the end of a request's head to its answer.",
+                "From the end of a request's head to its answer; keystore `none`: its signature did not hold.",
                 &["keystore", "operation"],
+            ),
+            request_steps: histograms(
+                r,
+                "xksd_request_step_duration_seconds",
+                "Time of each request in each step of its way, retries together.",
+                &["keystore", "operation", "step"],
             ),
             authentication_failures: counters(
                 r,
@@ -255,6 +273,23 @@ impl Metrics {
                 "Processes started for the token's library; more than one: it crashed or hung.",
                 &["token"],
             ),
+            external_key_managers: int_gauges(
+                r,
+                "xksd_external_key_managers",
+                "Tokens of the key store, by what GetHealthStatus would say of them now.",
+                &["keystore", "status"],
+            ),
+            traces_exported: counter(
+                r,
+                "xksd_traces_exported_total",
+                "Requests whose spans the collector of traces has taken.",
+            ),
+            traces_dropped: counters(
+                r,
+                "xksd_traces_dropped_total",
+                "Requests whose spans were thrown away, by reason.",
+                &["reason"],
+            ),
             registry: registry.clone(),
             shown: RwLock::default(),
         };
@@ -282,11 +317,53 @@ impl Metrics {
         keystore: Option<&KeystoreName>,
         operation: &'static str,
         outcome: &'static str,
+    ) {
+        self.requests.with_label_values(&[label(keystore), operation, outcome]).inc();
+    }
+
+    /// How long it took, and where. `keystore` is the one whose credential signed: `None` for what
+    /// anybody can send, so that strangers don't count in a key store's times.
+    pub fn request_took(
+        &self,
+        keystore: Option<&KeystoreName>,
+        operation: &'static str,
         took: Duration,
+        trace: &Trace,
     ) {
         let keystore = label(keystore);
-        self.requests.with_label_values(&[keystore, operation, outcome]).inc();
         self.request_duration.with_label_values(&[keystore, operation]).observe(took.as_secs_f64());
+        for part in Part::ALL {
+            if let Some(took) = trace.time(part) {
+                let labels = [keystore, operation, part.name()];
+                self.request_steps.with_label_values(&labels).observe(took.as_secs_f64());
+            }
+        }
+    }
+
+    /// So many tokens of a key store have this status.
+    pub fn external_key_managers(
+        &self,
+        keystore: &KeystoreName,
+        status: HealthStatus,
+        count: usize,
+    ) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let labels = [keystore.as_str(), status.as_str()];
+        self.external_key_managers.with_label_values(&labels).set(count);
+    }
+
+    /// The collector has taken the spans of so many requests.
+    pub fn traces_exported(&self, requests: usize) {
+        self.traces_exported.inc_by(requests as u64);
+    }
+
+    /// The spans of so many requests were thrown away.
+    pub fn traces_dropped(&self, reason: TracesDropped, requests: usize) {
+        let reason = match reason {
+            TracesDropped::QueueFull => "queue_full",
+            TracesDropped::Collector => "collector",
+        };
+        self.traces_dropped.with_label_values(&[reason]).inc_by(requests as u64);
     }
 
     /// A signature was accepted. `skew` is the signer's clock minus ours, in seconds.
@@ -392,7 +469,7 @@ impl Metrics {
     /// is counted together with that one's; how it is is not seen before [`Metrics::show`].
     pub fn candidate(&self, name: &TokenName) -> Arc<TokenMetrics> {
         let token = name.as_str();
-        Arc::new(TokenMetrics {
+        let metrics = Arc::new(TokenMetrics {
             token: token.to_owned(),
             calls: self.hsm_calls.clone(),
             call_failures: self.hsm_call_failures.clone(),
@@ -404,7 +481,9 @@ impl Metrics {
             processes: self.hsm_processes.with_label_values(&[token]),
             failovers: self.hsm_failovers.with_label_values(&[token]),
             notes: None,
-        })
+        });
+        metrics.is(TokenState::Probing);
+        metrics
     }
 
     /// Shows how this token is, in the place of another one of its name.
@@ -427,7 +506,11 @@ impl Metrics {
 
     /// A key store has gone from the configuration.
     pub fn keystore_gone(&self, keystore: &KeystoreName) {
-        let _ = self.clock_skew.remove_label_values(&[keystore.as_str()]);
+        let keystore = keystore.as_str();
+        let _ = self.clock_skew.remove_label_values(&[keystore]);
+        for status in HealthStatus::ALL {
+            let _ = self.external_key_managers.remove_label_values(&[keystore, status.as_str()]);
+        }
     }
 
     /// An access key id has gone from the configuration.
@@ -438,7 +521,7 @@ impl Metrics {
     }
 }
 
-/// A request whose path names no key store counts under `none`.
+/// A request of no key store, or not proved to be of one, counts under `none`.
 fn label(keystore: Option<&KeystoreName>) -> &str {
     keystore.map_or("none", KeystoreName::as_str)
 }
@@ -446,50 +529,6 @@ fn label(keystore: Option<&KeystoreName>) -> &str {
 fn unix_now() -> f64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0.0, |since| since.as_secs_f64())
-}
-
-/// Registers a collector. Names are constants of this file, each used once.
-fn register<C: prometheus::core::Collector + Clone + 'static>(
-    registry: &Registry,
-    collector: prometheus::Result<C>,
-) -> C {
-    let collector = collector.expect("the name and labels are valid constants");
-    registry.register(Box::new(collector.clone())).expect("each name is registered once");
-    collector
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
-    register(registry, IntCounter::new(name, help))
-}
-
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
-    register(registry, IntGauge::new(name, help))
-}
-
-fn float_gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
-    register(registry, Gauge::new(name, help))
-}
-
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-    register(registry, GaugeVec::new(Opts::new(name, help), labels))
-}
-
-fn int_gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str) -> Histogram {
-    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-    register(registry, Histogram::with_opts(options))
-}
-
-fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-    register(registry, HistogramVec::new(options, labels))
 }
 
 #[cfg(test)]
@@ -501,13 +540,44 @@ mod tests {
     fn the_registry_can_be_made_and_rendered() {
         let metrics = Metrics::new();
         let keystore: KeystoreName = "demo".parse().unwrap();
-        metrics.request(Some(&keystore), "Encrypt", "OK", Duration::from_millis(2));
-        metrics.request(None, "unknown", "InvalidUriPathException", Duration::ZERO);
+        metrics.request(Some(&keystore), "Encrypt", "OK");
+        metrics.request(None, "unknown", "InvalidUriPathException");
         let text = metrics.render();
         let line = r#"xksd_requests_total{keystore="demo",operation="Encrypt",outcome="OK"} 1"#;
         assert!(text.contains(line), "{text}");
         assert!(text.contains(r#"keystore="none""#));
         assert!(text.contains("process_resident_memory_bytes"));
+    }
+
+    #[test]
+    fn a_step_that_a_request_has_not_gone_has_no_time() {
+        let (metrics, start) = (Metrics::new(), std::time::Instant::now());
+        let mut trace = Trace::default();
+        trace.begin_at(Part::Body, start);
+        trace.end_at(start + Duration::from_millis(30));
+        metrics.request_took(None, "unknown", Duration::from_millis(30), &trace);
+        let text = metrics.render();
+        let steps: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("xksd_request_step_duration_seconds_sum"))
+            .collect();
+        let body = r#"xksd_request_step_duration_seconds_sum{keystore="none",operation="unknown",step="body"} 0.03"#;
+        assert_eq!(steps, [body]);
+    }
+
+    #[test]
+    fn a_token_is_in_one_state() {
+        let metrics = Metrics::new();
+        let token = metrics.token(&"t".parse().unwrap());
+        let states = || {
+            let text = metrics.render();
+            let states = text.lines().filter(|line| line.starts_with("xksd_hsm_state{"));
+            let states = states.filter(|line| line.ends_with(" 1")).map(str::to_owned);
+            states.collect::<Vec<_>>()
+        };
+        assert_eq!(states(), [r#"xksd_hsm_state{state="probing",token="t"} 1"#]);
+        token.is(TokenState::Suspect);
+        assert_eq!(states(), [r#"xksd_hsm_state{state="suspect",token="t"} 1"#]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ const LAYERS: [&[&str]; 6] = [
         "hsm::profile",
         "hsm::transport",
     ],
-    &["operations", "lifecycle", "client", "hsm", "catalogue", "tls", "metrics"],
+    &["operations", "lifecycle", "client", "hsm", "catalogue", "tls", "metrics", "traces"],
     &["server"],
     &["main", "daemon", "cli", "config", "doctor", "telemetry"],
 ];

@@ -1,7 +1,7 @@
 //! The configuration: what a file and the environment say, as the settings of every component.
 //!
 //! [`load`] reads the file and the overrides as one tree of values (`source`), takes it apart
-//! section by section (`server`, `tokens`, `keystores`) through a `reader` that collects
+//! section by section (`server`, `traces`, `tokens`, `keystores`) through a `reader` that collects
 //! every fault in a `report`, and gives a [`Config`] that is valid as a whole, or all [`ConfigErrors`].
 //! Each key is read at one place, and there its default stands, written as in the file.
 
@@ -14,6 +14,7 @@ mod secrets;
 mod server;
 mod source;
 mod tokens;
+mod traces;
 
 #[cfg(test)]
 mod tests;
@@ -52,6 +53,8 @@ pub struct Config {
     pub ops: Ops,
     /// Where logs go and what is in them.
     pub log: telemetry::Settings,
+    /// Where traces go, if anywhere.
+    pub traces: Option<crate::traces::Settings>,
     /// How many proxies serve this endpoint (P-60).
     pub fleet_size: NonZeroU32,
     /// HSM tokens.
@@ -172,6 +175,7 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
     let ops = server::ops(&mut root);
     server::check_addresses(&root, server.as_ref(), ops.as_ref());
     let log = server::log(&mut root);
+    let traces = traces::traces(&mut root);
     let fleet_size = server::fleet_size(&mut root);
     let reload_on_change = server::reload(&mut root);
     let tokens = tokens::tokens(&mut root);
@@ -181,6 +185,7 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
         server: server?,
         ops: ops?,
         log: log?,
+        traces: traces?,
         fleet_size: fleet_size?,
         tokens: tokens.tokens,
         keystores,

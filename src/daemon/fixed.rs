@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use crate::config::{Config, Transport};
 use crate::telemetry::Format;
+use crate::traces::sampler::Ratio;
 
 /// Settings that are used once, when the daemon starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Fixed {
     listen: Vec<SocketAddr>,
     is_tls: bool,
@@ -15,6 +16,8 @@ pub(super) struct Fixed {
     metrics_listen: Option<SocketAddr>,
     control_socket: Option<PathBuf>,
     log_format: Format,
+    /// Where traces go, and of how many requests.
+    traces: Option<(String, Ratio)>,
 }
 
 impl Fixed {
@@ -26,6 +29,10 @@ impl Fixed {
             metrics_listen: config.ops.metrics_listen,
             control_socket: config.ops.control_socket.clone(),
             log_format: config.log.format,
+            traces: config
+                .traces
+                .as_ref()
+                .map(|traces| (traces.collector.endpoint().base(), traces.ratio)),
         }
     }
 
@@ -39,6 +46,7 @@ impl Fixed {
             ("ops.metrics_listen", self.metrics_listen != other.metrics_listen),
             ("ops.control_socket", self.control_socket != other.control_socket),
             ("log.format", self.log_format != other.log_format),
+            ("traces", self.traces != other.traces),
         ];
         differences.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }

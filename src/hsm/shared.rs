@@ -261,7 +261,7 @@ impl Shared {
     }
 
     fn announce(&self, state: TokenState) {
-        self.metrics.serves(state.serves(), state == TokenState::Suspect);
+        self.metrics.is(state);
         let token = self.name.as_str();
         match state {
             TokenState::Probing => {}

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
@@ -64,6 +64,21 @@ pub enum TokenState {
 }
 
 impl TokenState {
+    /// The names of all states.
+    pub const NAMES: [&str; 5] = ["probing", "up", "suspect", "down", "pin_refused"];
+
+    /// Its name in metrics and in `xksd status`.
+    pub const fn name(self) -> &'static str {
+        let [probing, up, suspect, down, pin_refused] = Self::NAMES;
+        match self {
+            Self::Probing => probing,
+            Self::Up => up,
+            Self::Suspect => suspect,
+            Self::Down(_) => down,
+            Self::PinRefused => pin_refused,
+        }
+    }
+
     /// Whether requests are sent to it.
     pub fn serves(self) -> bool {
         matches!(self, Self::Up | Self::Suspect)
@@ -90,15 +105,37 @@ pub enum TokenError {
     Fault(#[from] Fault),
 }
 
-/// A result, and where the time went.
+/// What a token gave, and where the time went: of a failure too, and of a job that was late.
 #[derive(Debug)]
+#[must_use]
 pub struct Timed<T> {
     /// The result.
-    pub value: T,
+    pub result: Result<T, TokenError>,
+    /// When what happened.
+    pub times: Times,
+}
+
+/// The moments of a job, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// It was given to the token.
+    pub asked: Instant,
+    /// A session took it. `None`: none did, and all of the time was spent waiting.
+    pub taken: Option<Instant>,
+    /// It was done, or whoever waited gave up. The HSM may still be at it then.
+    pub ended: Instant,
+}
+
+impl Times {
     /// Time in the queue.
-    pub queued: Duration,
+    pub fn queued(&self) -> Duration {
+        self.taken.unwrap_or(self.ended).saturating_duration_since(self.asked)
+    }
+
     /// Time in the HSM.
-    pub hsm: Duration,
+    pub fn hsm(&self) -> Duration {
+        self.taken.map_or(Duration::ZERO, |taken| self.ended.saturating_duration_since(taken))
+    }
 }
 
 /// A ciphertext and what is needed to decrypt it.
@@ -119,6 +156,8 @@ pub struct Opening {
 pub(super) struct Job {
     pub(super) deadline: Deadline,
     pub(super) queued_at: Instant,
+    /// When a session took it, for whoever waits: also where no answer comes in time.
+    pub(super) taken: Arc<OnceLock<Instant>>,
     pub(super) work: Work,
 }
 
@@ -131,8 +170,8 @@ impl Job {
     /// Answers with an error.
     pub(super) fn refuse(self, error: TokenError) {
         match self.work {
-            Work::Encrypt { reply, .. } => drop(reply.send(Err(error))),
-            Work::Decrypt { reply, .. } => drop(reply.send(Err(error))),
+            Work::Encrypt { reply, .. } => drop(reply.send((Err(error), Instant::now()))),
+            Work::Decrypt { reply, .. } => drop(reply.send((Err(error), Instant::now()))),
         }
     }
 
@@ -163,8 +202,8 @@ impl Work {
     }
 }
 
-/// Takes the answer to whoever waits for it.
-pub(super) type Reply<T> = oneshot::Sender<Result<Timed<T>, TokenError>>;
+/// Takes the answer to whoever waits for it, with the moment it was there.
+pub(super) type Reply<T> = oneshot::Sender<(Result<T, TokenError>, Instant)>;
 
 /// A token and the threads that serve it.
 pub struct Token {
@@ -297,7 +336,7 @@ impl Token {
     /// With the answer, other than [`TokenError::Late`], the token has let go of what it was given.
     ///
     /// # Errors
-    /// See [`TokenError`]. After [`TokenError::Late`] the HSM may have encrypted all the same.
+    /// See [`TokenError`]; they are in [`Timed::result`]. After [`TokenError::Late`] the HSM may have encrypted all the same.
     pub async fn encrypt(
         &self,
         lane: &Lane,
@@ -305,7 +344,7 @@ impl Token {
         aad: Arc<[u8]>,
         plaintext: Arc<Plaintext>,
         deadline: Deadline,
-    ) -> Result<Timed<Sealed>, TokenError> {
+    ) -> Timed<Sealed> {
         self.submit(lane, deadline, |reply| Work::Encrypt { key, aad, plaintext, reply }).await
     }
 
@@ -314,7 +353,7 @@ impl Token {
     /// With the answer, other than [`TokenError::Late`], the token has let go of what it was given.
     ///
     /// # Errors
-    /// See [`TokenError`]; that the ciphertext does not fit is
+    /// See [`TokenError`]; they are in [`Timed::result`]. That the ciphertext does not fit is
     /// [`FaultKind::BadCiphertext`](super::fault::FaultKind::BadCiphertext).
     pub async fn decrypt(
         &self,
@@ -322,7 +361,7 @@ impl Token {
         key: ObjectHandle,
         opening: Arc<Opening>,
         deadline: Deadline,
-    ) -> Result<Timed<Plaintext>, TokenError> {
+    ) -> Timed<Plaintext> {
         self.submit(lane, deadline, |reply| Work::Decrypt { key, opening, reply }).await
     }
 
@@ -342,26 +381,41 @@ impl Token {
         lane: &Lane,
         deadline: Deadline,
         work: impl FnOnce(Reply<T>) -> Work,
-    ) -> Result<Timed<T>, TokenError> {
-        let _outstanding = Outstanding::count(&self.outstanding);
-        let done_before = self.shared.load.jobs_done();
+    ) -> Timed<T> {
+        let asked = Instant::now();
+        let taken = Arc::new(OnceLock::new());
         let (reply, answer) = oneshot::channel();
-        let job = Job { deadline, queued_at: Instant::now(), work: work(reply) };
+        let job = Job { deadline, queued_at: asked, taken: taken.clone(), work: work(reply) };
+        let (result, ended) = self.answer(lane, job, answer).await;
+        Timed { result, times: Times { asked, taken: taken.get().copied(), ended } }
+    }
+
+    /// Puts a job into the queue and waits for its answer, until its deadline.
+    async fn answer<T>(
+        &self,
+        lane: &Lane,
+        job: Job,
+        answer: oneshot::Receiver<(Result<T, TokenError>, Instant)>,
+    ) -> (Result<T, TokenError>, Instant) {
+        let _outstanding = Outstanding::count(&self.outstanding);
         let load = &self.shared.load;
-        let _ticket = self
-            .shared
-            .queue
-            .push(lane, job, |place| load.is_too_much(place, deadline.remaining()))?;
+        let done_before = load.jobs_done();
+        let deadline = job.deadline;
+        let is_too_much = |place| load.is_too_much(place, deadline.remaining());
+        let _ticket = match self.shared.queue.push(lane, job, is_too_much) {
+            Ok(ticket) => ticket,
+            Err(refused) => return (Err(refused), Instant::now()),
+        };
         match tokio::time::timeout_at(deadline.instant().into(), answer).await {
-            Ok(Ok(result)) => result,
+            Ok(Ok(answered)) => answered,
             // The worker dropped the job: it panicked, or is being stopped.
-            Ok(Err(_dropped)) => Err(TokenError::Down),
+            Ok(Err(_dropped)) => (Err(TokenError::Down), Instant::now()),
             Err(_elapsed) => {
                 // A queue that moves on is no token that hangs; a late job tells of itself.
-                if self.shared.load.jobs_done() == done_before {
+                if load.jobs_done() == done_before {
                     self.shared.late();
                 }
-                Err(TokenError::Late)
+                (Err(TokenError::Late), Instant::now())
             }
         }
     }

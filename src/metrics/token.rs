@@ -10,6 +10,7 @@ use prometheus::{
 
 use super::{Metrics, unix_now};
 use crate::hsm::codes::{self, Code};
+use crate::hsm::token::TokenState;
 use crate::names::TokenName;
 
 /// A C call that has returned.
@@ -47,6 +48,7 @@ pub(super) struct Gauges {
     sessions: IntGauge,
     up: IntGauge,
     suspect: IntGauge,
+    state: IntGaugeVec,
     key_versions: IntGaugeVec,
     probe: Gauge,
     keys: IntGauge,
@@ -68,6 +70,11 @@ impl Gauges {
                 "xksd_hsm_suspect",
                 "Whether the token serves only where no other token can: it fails or is slow.",
             ),
+            state: IntGaugeVec::new(
+                opts("xksd_hsm_state", "1 for the state that the token is in, 0 for the others."),
+                &["state"],
+            )
+            .expect("the name and the label are valid constants"),
             key_versions: IntGaugeVec::new(
                 opts(
                     "xksd_hsm_key_versions",
@@ -88,11 +95,12 @@ impl Gauges {
         }
     }
 
-    pub(super) fn all(&self) -> [Box<dyn Collector>; 7] {
+    pub(super) fn all(&self) -> [Box<dyn Collector>; 8] {
         [
             Box::new(self.sessions.clone()),
             Box::new(self.up.clone()),
             Box::new(self.suspect.clone()),
+            Box::new(self.state.clone()),
             Box::new(self.key_versions.clone()),
             Box::new(self.probe.clone()),
             Box::new(self.keys.clone()),
@@ -177,10 +185,14 @@ impl TokenMetrics {
         &self.gauges.sessions
     }
 
-    /// Whether the token serves, and whether only where no other token can.
-    pub fn serves(&self, serves: bool, is_suspect: bool) {
-        self.gauges.up.set(serves.into());
-        self.gauges.suspect.set(is_suspect.into());
+    /// The token is in this state from now on.
+    pub fn is(&self, now: TokenState) {
+        let gauges = &self.gauges;
+        gauges.up.set(now.serves().into());
+        gauges.suspect.set((now == TokenState::Suspect).into());
+        for state in TokenState::NAMES {
+            gauges.state.with_label_values(&[state]).set((state == now.name()).into());
+        }
     }
 
     /// A request has left the token for another one.

@@ -213,18 +213,16 @@ fn is_frozen(now: &Lease, keystore: &Keystore) -> bool {
 
 fn describe(token: &Token, group: &Group, number: usize) -> Value {
     let identity = token.identity();
-    let (state, fault) = match token.state() {
-        TokenState::Probing => ("probing", None),
-        TokenState::Up => ("up", None),
-        TokenState::Suspect => ("suspect", None),
-        TokenState::Down(fault) => ("down", Some(fault.to_string())),
-        TokenState::PinRefused => ("pin_refused", None),
+    let state = token.state();
+    let fault = match state {
+        TokenState::Down(fault) => Some(fault.to_string()),
+        _ => None,
     };
     let catalogue = token.catalogue();
     let seconds = |at: Instant| at.elapsed().as_secs_f64();
     json!({
         "name": token.name().as_str(),
-        "state": state,
+        "state": state.name(),
         "fault": fault,
         "manufacturer": identity.manufacturer,
         "model": identity.model,

@@ -2,7 +2,7 @@
 //!
 //! [`listener`] accepts connections and guards them against strangers, [`http`] reads requests,
 //! [`pipeline`] is the path of a request in one function, [`rescue`] turns every error of the
-//! layers below into one of the protocol's, [`record`] writes down what happened.
+//! layers below into one of the protocol's, [`record`] writes down what happened, `spans` as a trace.
 //! [`serving`] holds what requests are served by. [`ops_listener`] serves health checks and metrics,
 //! [`control`] an administrator of this machine. [`pulse`] tells whether a listener is alive.
 
@@ -20,4 +20,5 @@ pub mod record;
 pub mod reload;
 pub mod rescue;
 pub mod serving;
+mod spans;
 pub mod terms;

@@ -19,8 +19,9 @@ use crate::keystore::{Keystore, Keystores};
 use crate::limits::Admission;
 use crate::metrics::Metrics;
 use crate::names::{ExternalKeyId, KeystoreName};
-use crate::operations::{self, Call};
+use crate::operations::{self, Call, Part};
 use crate::sigv4::{SignedRequest, Verified, Verifier};
+use crate::traces::Traces;
 use crate::wire::limits::Limits;
 use crate::wire::request::{
     DecryptRequest, EncryptRequest, HealthRequest, MetadataRequest, Rejected,
@@ -49,6 +50,7 @@ pub struct Pipeline {
     serving: Arc<Serving>,
     verifier: Verifier,
     metrics: Arc<Metrics>,
+    traces: Option<Traces>,
 }
 
 /// The head of a request, as it arrived.
@@ -82,7 +84,13 @@ pub struct Answer {
 impl Pipeline {
     /// Serves each request by the snapshot of its time.
     pub fn new(serving: Arc<Serving>, verifier: Verifier, metrics: Arc<Metrics>) -> Self {
-        Self { serving, verifier, metrics }
+        Self { serving, verifier, metrics, traces: None }
+    }
+
+    /// The same, with traces of what is served.
+    #[must_use]
+    pub fn with_traces(self, traces: Option<Traces>) -> Self {
+        Self { traces, ..self }
     }
 
     /// Serves one request and records it.
@@ -92,14 +100,19 @@ impl Pipeline {
         body: impl Future<Output = Result<B, Failure>>,
     ) -> Answer {
         let mut record = Record::new(head.arrived, head.peer);
+        record.trace.begin_at(Part::Body, head.arrived);
         let result = self.answer(&head, body, &mut record).await;
+        // An error ends the part in which it arose.
+        if result.is_err() {
+            record.trace.begin(Part::Respond);
+        }
         let over = result.as_ref().err().and_then(Failure::over_quota);
         if let (Some((whose, limit)), Some(keystore)) = (over, &record.keystore) {
             self.metrics.over_quota(keystore, whose, limit);
         }
         let result = result.map_err(Rescued::from);
         let authenticated = record.access_key_id.is_some();
-        record.close(result.as_ref().map(|_| ()), &self.metrics);
+        record.close(result.as_ref().map(|_| ()), &self.metrics, self.traces.as_ref());
         Answer { result, authenticated }
     }
 
@@ -113,6 +126,7 @@ impl Pipeline {
         // Read first, judged later: an answer that comes while the body is still being sent is
         // missed by some clients (curl over HTTP/2, for one).
         let body = body.await;
+        record.trace.begin(Part::Authenticate);
         // Not before: who may not go on any more is not let in by a body that takes its time.
         let now = self.serving.current();
         let deadline = Deadline::at(head.arrived + now.deadline);
@@ -120,6 +134,7 @@ impl Pipeline {
         let body = body?;
         let caller = self.verify(head, body.as_ref(), keystore)?;
         record.caller(&caller);
+        record.trace.begin(Part::Authorize);
         keystore.open(&caller)?;
         let group = &now.groups[keystore.name()];
         let arrived = head.arrived;
@@ -129,6 +144,7 @@ impl Pipeline {
             Target::Health => {
                 record.metadata =
                     HealthRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
+                record.trace.begin(Part::Respond);
                 Ok(operations::health(group, now.fleet_size).to_body())
             }
             Target::Key { id, operation } => {
@@ -209,7 +225,9 @@ impl KeyCall<'_> {
         record.metadata = MetadataRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
         let permit = self.keystore.permit(&self.caller, &self.admission, self.id)?;
         let mut call = self.call(record);
-        Ok(operations::describe(&mut call, &permit).await?.to_body())
+        let answer = operations::describe(&mut call, &permit).await?;
+        record.trace.begin(Part::Respond);
+        Ok(answer.to_body())
     }
 
     async fn encrypt(
@@ -222,7 +240,9 @@ impl KeyCall<'_> {
         record.metadata = std::mem::take(&mut request.metadata);
         let permit = self.keystore.permit(&self.caller, &self.admission, self.id)?;
         let mut call = self.call(record);
-        Ok(operations::encrypt(&mut call, &permit, request).await?.to_body())
+        let answer = operations::encrypt(&mut call, &permit, request).await?;
+        record.trace.begin(Part::Respond);
+        Ok(answer.to_body())
     }
 
     async fn decrypt(
@@ -235,7 +255,9 @@ impl KeyCall<'_> {
         record.metadata = std::mem::take(&mut request.metadata);
         let permit = self.keystore.permit(&self.caller, &self.admission, self.id)?;
         let mut call = self.call(record);
-        Ok(operations::decrypt(&mut call, &permit, request).await?.to_body())
+        let answer = operations::decrypt(&mut call, &permit, request).await?;
+        record.trace.begin(Part::Respond);
+        Ok(answer.to_body())
     }
 
     fn call<'a>(&'a self, record: &'a mut Record) -> Call<'a> {

@@ -214,15 +214,16 @@ async fn prove(candidate: &Token, anchor: &Token, pair: Pair) -> Outcome {
         let sealed = candidate
             .encrypt(&Lane::Internal, pair.candidate.1, AAD.into(), plaintext, deadline())
             .await;
-        let Ok(sealed) = sealed.map(|timed| timed.value) else { return Outcome::Failed };
+        let Ok(sealed) = sealed.result else { return Outcome::Failed };
         let opening = Arc::new(Opening {
             iv: sealed.iv.as_bytes().to_vec(),
             aad: AAD.into(),
             ciphertext: sealed.ciphertext,
             tag: sealed.tag,
         });
-        match anchor.decrypt(&Lane::Internal, pair.anchor.1, opening, deadline()).await {
-            Ok(opened) if opened.value.expose() == TEXT => return Outcome::Equal,
+        let opened = anchor.decrypt(&Lane::Internal, pair.anchor.1, opening, deadline()).await;
+        match opened.result {
+            Ok(opened) if opened.expose() == TEXT => return Outcome::Equal,
             Ok(_) => {}
             Err(TokenError::Fault(fault)) if fault.kind == FaultKind::BadCiphertext => {}
             Err(_) => {

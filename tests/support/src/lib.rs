@@ -9,6 +9,7 @@ pub mod aws_sample;
 pub mod caller;
 pub mod certificates;
 pub mod child;
+pub mod collector;
 pub mod contract;
 pub mod daemon;
 pub mod foreign;
