@@ -218,7 +218,8 @@ impl Daemon {
             let started = (Instant::now(), SystemTime::now());
             let (serving, connections) = (serving.clone(), connections.clone());
             let draining = drain.watch();
-            let answers = Control { serving, connections, draining, started, reloading };
+            let metrics = metrics.clone();
+            let answers = Control { serving, connections, draining, started, reloading, metrics };
             tasks.spawn(answers.run(listener));
         }
         tasks.spawn(reloader.run());

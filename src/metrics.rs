@@ -7,8 +7,10 @@ mod register;
 mod token;
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use prometheus::core::Collector;
+use prometheus::proto::LabelPair;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Registry, TextEncoder,
@@ -36,6 +38,7 @@ pub struct Metrics {
     authentication_duration: Histogram,
     clock_skew: GaugeVec,
     credential_last_used: GaugeVec,
+    credential_created: GaugeVec,
     tls_handshakes: IntCounterVec,
     tls_handshake_duration: Histogram,
     connections: IntGauge,
@@ -161,6 +164,12 @@ impl Metrics {
                 r,
                 "xksd_credential_last_used_timestamp_seconds",
                 "When a request signed with this access key id was last accepted.",
+                &["keystore", "access_key_id"],
+            ),
+            credential_created: gauges(
+                r,
+                "xksd_credential_created_timestamp_seconds",
+                "When the file of this credential's secret was last changed.",
                 &["keystore", "access_key_id"],
             ),
             tls_handshakes: counters(
@@ -518,6 +527,40 @@ impl Metrics {
         let labels = [keystore.as_str(), access_key_id.as_str()];
         // There is nothing to remove where it was never used.
         let _ = self.credential_last_used.remove_label_values(&labels);
+        let _ = self.credential_created.remove_label_values(&labels);
+    }
+
+    /// When the secret of a credential was last changed.
+    pub fn credential_created(
+        &self,
+        keystore: &KeystoreName,
+        access_key_id: &AccessKeyId,
+        at: SystemTime,
+    ) {
+        let labels = [keystore.as_str(), access_key_id.as_str()];
+        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.credential_created.with_label_values(&labels).set(since.as_secs_f64());
+    }
+
+    /// When a request that was signed with this id was last accepted, in seconds since 1970; `None`:
+    /// never, as long as this process lives.
+    pub fn credential_last_used(
+        &self,
+        keystore: &KeystoreName,
+        access_key_id: &AccessKeyId,
+    ) -> Option<f64> {
+        // By name it would be made if it were not there.
+        let families = self.credential_last_used.collect();
+        let series = families.iter().flat_map(|family| family.get_metric());
+        let has = |labels: &[LabelPair], name: &str, value: &str| {
+            labels.iter().any(|label| label.name() == name && label.value() == value)
+        };
+        let mut mine = series.filter(|series| {
+            let labels = series.get_label();
+            has(labels, "keystore", keystore.as_str())
+                && has(labels, "access_key_id", access_key_id.as_str())
+        });
+        mine.next().map(|series| series.get_gauge().get_value())
     }
 }
 
@@ -527,8 +570,52 @@ fn label(keystore: Option<&KeystoreName>) -> &str {
 }
 
 fn unix_now() -> f64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// Registers a collector. Names are constants of this file, each used once.
+fn register<C: Collector + Clone + 'static>(
+    registry: &Registry,
+    collector: prometheus::Result<C>,
+) -> C {
+    let collector = collector.expect("the name and labels are valid constants");
+    registry.register(Box::new(collector.clone())).expect("each name is registered once");
+    collector
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    register(registry, IntCounter::new(name, help))
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
+    register(registry, IntGauge::new(name, help))
+}
+
+fn float_gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
+    register(registry, Gauge::new(name, help))
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
+    register(registry, GaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn int_gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str) -> Histogram {
+    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+    register(registry, Histogram::with_opts(options))
+}
+
+fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
+    register(registry, HistogramVec::new(options, labels))
 }
 
 #[cfg(test)]

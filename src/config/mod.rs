@@ -5,6 +5,8 @@
 //! every fault in a `report`, and gives a [`Config`] that is valid as a whole, or all [`ConfigErrors`].
 //! Each key is read at one place, and there its default stands, written as in the file.
 
+mod command;
+mod credentials;
 mod fault;
 mod keystores;
 mod parse;
@@ -26,6 +28,8 @@ use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use command::SecretCommand;
+pub use credentials::{CredentialPlace, credentials_directories};
 pub use fault::{ConfigErrors, Fault, Origin};
 pub use secrets::{CREDENTIALS_DIRECTORY, SecretPlaces, SecretSource};
 
@@ -61,6 +65,8 @@ pub struct Config {
     pub tokens: BTreeMap<TokenName, Token>,
     /// Key stores; each names one of the tokens, no two clash.
     pub keystores: Vec<keystore::Settings>,
+    /// Where their credentials are kept.
+    pub credentials: Vec<CredentialPlace>,
     /// Where its secrets are kept, the private key of TLS among them.
     pub secret_places: SecretPlaces,
     /// What is allowed and should not be: an inline PIN, for one.
@@ -189,6 +195,7 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
         fleet_size: fleet_size?,
         tokens: tokens.tokens,
         keystores,
+        credentials: report.credentials.take(),
         secret_places: report.secret_places.take(),
         warnings: Vec::new(),
         files: BTreeSet::new(),

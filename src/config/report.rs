@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use super::credentials::CredentialPlace;
 use super::fault::{Fault, Origin};
 use super::secrets::SecretPlaces;
 
@@ -25,6 +26,8 @@ pub(super) struct Report {
     asked: RefCell<BTreeMap<String, Option<&'static str>>>,
     /// Where the secrets that were read are kept.
     pub(super) secret_places: RefCell<SecretPlaces>,
+    /// Where the credentials that were read are kept.
+    pub(super) credentials: RefCell<Vec<CredentialPlace>>,
 }
 
 /// Why a text is not what a key takes.
@@ -58,7 +61,7 @@ impl Report {
         let file = file.to_owned();
         let absolute = std::path::absolute(&file).unwrap_or_else(|_| file.clone());
         let directory = absolute.parent().unwrap_or(Path::new("/")).to_owned();
-        let (faults, warnings, asked, secret_places) = Default::default();
+        let (faults, warnings, asked, secret_places, credentials) = Default::default();
         let files = RefCell::new(BTreeSet::from([file.clone()]));
         Self {
             file,
@@ -70,6 +73,7 @@ impl Report {
             files,
             asked,
             secret_places,
+            credentials,
         }
     }
 

@@ -17,7 +17,7 @@ use super::tokens::{Started, Surroundings, Tokens};
 use super::transport::Transport;
 use super::{StartError, changes};
 use crate::clock::Deadline;
-use crate::config::Config;
+use crate::config::{Config, CredentialPlace};
 use crate::hsm::token::Token;
 use crate::keystore::{self, Clash, Keystore, Keystores};
 use crate::metrics::Metrics;
@@ -105,7 +105,10 @@ impl Estate {
         let House { metrics, tokens, fingerprints, level } = house;
         let Loaded { config, transport } = loaded;
         let fixed = Fixed::of(&config);
-        let Config { server, log, fleet_size, keystores, secret_places, warnings, .. } = config;
+        let Config {
+            server, log, fleet_size, keystores, credentials, secret_places, warnings, ..
+        } = config;
+        show_ages(&metrics, &credentials);
         let keystores = together(keystores, &Keystores::default())?;
         let surroundings = Surroundings { log: &log, secrets: &secret_places };
         let mut in_use = BTreeMap::new();
@@ -263,7 +266,8 @@ impl Estate {
         let mut changes = changes::of_keystores(&before.keystores, &keystores);
         let Plan { kept, candidates, mut restart_pending } = plan;
         restart_pending.extend(self.fixed.differences(&config).into_iter().map(str::to_owned));
-        let Config { server, log, fleet_size, secret_places, warnings, .. } = config;
+        let Config { server, log, fleet_size, credentials, secret_places, warnings, .. } = config;
+        show_ages(&self.metrics, &credentials);
         if log.level != self.log.level {
             let later = "processes of HSM modules that run have it from their next start on";
             changes.push(format!("log.level: `{}`; {later}", log.level));
@@ -355,6 +359,14 @@ fn together(settings: Vec<keystore::Settings>, before: &Keystores) -> Result<Key
     let keystores = settings.into_iter().map(keystore).collect();
     // The check of the configuration names all of them.
     Keystores::new(keystores).map_err(|mut clashes| clashes.remove(0))
+}
+
+fn show_ages(metrics: &Metrics, credentials: &[CredentialPlace]) {
+    for CredentialPlace { keystore, id, since, .. } in credentials {
+        if let Some(since) = since {
+            metrics.credential_created(keystore, id, *since);
+        }
+    }
 }
 
 fn members(in_use: &BTreeMap<TokenName, Arc<Started>>) -> HashMap<TokenName, Arc<Token>> {

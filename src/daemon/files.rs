@@ -3,8 +3,10 @@
 //! Contents, not events: what Kubernetes mounts are links to links, all of which are replaced.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::ffi::OsString;
+use std::fs::{self, File};
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -72,8 +74,22 @@ impl Files {
     }
 }
 
-/// Of the contents, or of why there are none.
+/// Of the contents, or of why there are none. Of a directory: of its files, with their names.
 pub(super) fn fingerprint(fingerprints: &Fingerprints, path: &Path) -> Fingerprint {
+    if let Ok(entries) = fs::read_dir(path) {
+        let mut names: Vec<OsString> = entries.flatten().map(|entry| entry.file_name()).collect();
+        names.sort();
+        let mut all = Vec::new();
+        for name in names {
+            all.extend(fingerprints.of(&[name.as_bytes()]).bytes());
+            all.extend(of_file(fingerprints, &path.join(name)).bytes());
+        }
+        return fingerprints.of(&[&all]);
+    }
+    of_file(fingerprints, path)
+}
+
+fn of_file(fingerprints: &Fingerprints, path: &Path) -> Fingerprint {
     let mut contents = Zeroizing::new(Vec::new());
     let read = File::open(path).and_then(|file| {
         // All at once: a buffer that grows leaves copies of a secret behind.
@@ -87,8 +103,6 @@ pub(super) fn fingerprint(fingerprints: &Fingerprints, path: &Path) -> Fingerpri
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     #[tokio::test]
@@ -109,6 +123,27 @@ mod tests {
         fs::remove_file(&file).unwrap();
         assert!(!files.have_changed().await);
         assert!(files.have_changed().await);
+    }
+
+    #[tokio::test]
+    async fn a_directory_is_what_is_in_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let mut files = Files::new(Arc::default(), BTreeSet::from([directory.path().to_owned()]));
+        fs::write(path("one"), "1").unwrap();
+        files.before_reading().await;
+        for change in [
+            &|| fs::write(path("two"), "1").unwrap(),
+            &|| fs::write(path("two"), "2").unwrap(),
+            &|| fs::rename(path("two"), path("three")).unwrap(),
+            &|| fs::remove_file(path("one")).unwrap(),
+        ] as [&dyn Fn(); 4]
+        {
+            assert!(!files.have_changed().await);
+            change();
+            assert!(!files.have_changed().await && files.have_changed().await);
+            files.before_reading().await;
+        }
     }
 
     #[tokio::test]

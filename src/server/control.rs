@@ -24,6 +24,8 @@ use crate::clock::Deadline;
 use crate::hsm::fleet::{Enough, Group};
 use crate::hsm::token::{Token, TokenState};
 use crate::keystore::Keystore;
+use crate::metrics::Metrics;
+use crate::names::AccessKeyId;
 
 /// Time for a client to say its word, and as much again to take the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -89,6 +91,8 @@ pub struct Control {
     pub started: (Instant, SystemTime),
     /// Has the configuration read anew.
     pub reloading: Reloading,
+    /// Tells when credentials were last used.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Control {
@@ -170,6 +174,7 @@ impl Control {
                 },
                 "served": now.groups[keystore.name()].serves(),
                 "tokens": tokens,
+                "credentials": self.credentials(keystore),
             })
         };
         json!({
@@ -187,6 +192,14 @@ impl Control {
             "tokens": tokens,
             "reload": self.reloading.in_json(),
         })
+    }
+
+    fn credentials(&self, keystore: &Keystore) -> Vec<Value> {
+        let describe = |id: &AccessKeyId| {
+            let last_used = self.metrics.credential_last_used(keystore.name(), id);
+            json!({ "access_key_id": id.as_str(), "last_used": last_used.map(|at| at as u64) })
+        };
+        keystore.credentials().access_key_ids().map(describe).collect()
     }
 
     /// Has the keys of all tokens read at once: what an administrator has changed in the HSM counts
