@@ -5,6 +5,7 @@
 
 mod bench;
 mod config;
+mod credentials;
 mod doctor;
 mod failure;
 mod hsm_worker;
@@ -44,6 +45,9 @@ enum Command {
     /// Make, list, rotate, disable and destroy the keys of HSM tokens
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Make, list, revoke and export the credentials that KMS signs with
+    #[command(subcommand)]
+    Credentials(credentials::Credentials),
     /// Look for what will go wrong before KMS does: configuration, certificate, HSM, keys
     Doctor(doctor::Doctor),
     /// Measure how fast a proxy answers, ours or another
@@ -84,6 +88,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(serve) => serve.run(),
         Command::Config(config) => config.run(),
         Command::Keys(keys) => keys.run(),
+        Command::Credentials(credentials) => credentials.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Bench(bench) => bench.run(),
         Command::Status(status) => status.run(),

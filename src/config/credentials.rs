@@ -209,22 +209,22 @@ fn changed(file: &Path) -> Option<SystemTime> {
     fs::metadata(file).and_then(|metadata| metadata.modified()).ok()
 }
 
-/// The directories of credentials that a configuration names, whatever else is wrong with it: what is
-/// lacking may be the credentials that are about to be made.
+/// The key stores of a configuration, and the directories of their credentials, whatever else is wrong
+/// with it: what is lacking may be the credentials that are about to be made.
 ///
 /// # Errors
 /// If it can't be read, or is no TOML.
 pub fn credentials_directories(
     path: &Path,
     environment: impl Iterator<Item = (String, String)>,
-) -> Result<BTreeMap<KeystoreName, PathBuf>, ConfigErrors> {
+) -> Result<BTreeMap<KeystoreName, Option<PathBuf>>, ConfigErrors> {
     let environment = environment.collect();
     let tree = source::read(path, &environment)?;
     let report = Report::new(path, tree.variables, environment);
     let mut root = Section::root(&report, tree.values);
     let directory = |(name, mut section): (String, Section<'_>)| {
         let text = section.optional(DIRECTORY, Shape::Text, |text| Ok(text.to_owned()));
-        Some((name.parse().ok()?, report.path(&text??)))
+        Some((name.parse().ok()?, text?.map(|text| report.path(&text))))
     };
     Ok(root.named("keystores").into_iter().filter_map(directory).collect())
 }

@@ -10,6 +10,7 @@ mod bad_requests;
 mod bodies;
 mod canary;
 mod control;
+mod credentials;
 mod drain;
 mod framing;
 mod handshake;

@@ -115,7 +115,7 @@ fn directories_are_known_whatever_else_is_wrong() {
     dir.write("xksd.toml", &toml);
     let found = credentials_directories(&dir.path("xksd.toml"), std::iter::empty()).unwrap();
     let (name, path) = found.first_key_value().unwrap();
-    assert_eq!((name.as_str(), path), ("demo", &dir.path("credentials")));
+    assert_eq!((name.as_str(), path), ("demo", &Some(dir.path("credentials"))));
     dir.write("xksd.toml", "[keystores");
     assert!(credentials_directories(&dir.path("xksd.toml"), std::iter::empty()).is_err());
 }
