@@ -6,6 +6,7 @@
 
 mod chaos;
 mod codes;
+mod credentials;
 mod figures;
 mod fleet;
 mod library;

@@ -3,7 +3,8 @@
 use crate::figures::{HEAD, Row};
 use crate::world::{Isolation, Scale};
 use crate::{
-    chaos, codes, fleet, library, network, pin, quotas, reload, restart, rotation, writes,
+    chaos, codes, credentials, fleet, library, network, pin, quotas, reload, restart, rotation,
+    writes,
 };
 
 /// A scenario's name for `SOAK_ONLY`, and itself.
@@ -27,6 +28,7 @@ const SCENARIOS: &[Scenario] = &[
         all.into_iter().flatten().collect()
     }),
     ("reload", |scale| in_both(|isolation| vec![reload::reloaded(scale, isolation)])),
+    ("credentials", |scale| vec![credentials::rotated(scale)]),
     ("rotation", |scale| vec![rotation::rotated(scale)]),
     ("writes", |scale| {
         let mut rows = writes::checked(scale);
