@@ -27,7 +27,7 @@ use crate::server::connections::Connections;
 use crate::server::listener::{self, Limits};
 use crate::server::pipeline::Snapshot;
 use crate::server::reload::{Finding, Refusal, Source};
-use crate::server::serving::Serving;
+use crate::server::serving::{Replaced, Serving};
 use crate::server::terms::Terms;
 use crate::telemetry::{self, Level};
 use crate::wire;
@@ -88,6 +88,16 @@ pub(super) struct Loaded {
 pub(super) struct Refused {
     pub(super) refusal: Refusal,
     pub(super) faults: Vec<Finding>,
+}
+
+/// What is to be in force, and can be.
+struct Next {
+    config: Config,
+    transport: Transport,
+    keystores: Keystores,
+    plan: Plan,
+    in_use: BTreeMap<TokenName, Arc<Started>>,
+    groups: Groups,
 }
 
 /// What all of the daemon shares.
@@ -195,7 +205,7 @@ impl Estate {
                 return Err(refused(objections));
             }
         }
-        Ok(self.swap(config, transport, keystores, plan, in_use, groups))
+        Ok(self.swap(Next { config, transport, keystores, plan, in_use, groups }))
     }
 
     /// Those who began before the last swap are done.
@@ -253,15 +263,8 @@ impl Estate {
         candidates.iter().for_each(|candidate| self.tokens.give_up(&candidate.started));
     }
 
-    fn swap(
-        &mut self,
-        config: Config,
-        transport: Transport,
-        keystores: Keystores,
-        plan: Plan,
-        in_use: BTreeMap<TokenName, Arc<Started>>,
-        groups: Groups,
-    ) -> Vec<String> {
+    fn swap(&mut self, next: Next) -> Vec<String> {
+        let Next { config, transport, keystores, plan, in_use, groups } = next;
         let before = self.shown.serving.current();
         let mut changes = changes::of_keystores(&before.keystores, &keystores);
         let Plan { kept, candidates, mut restart_pending } = plan;
@@ -299,20 +302,30 @@ impl Estate {
         }
         let groups_before = std::mem::replace(&mut self.groups, groups);
         let in_use_before = std::mem::replace(&mut self.in_use, in_use);
-        let is_still = |name: &TokenName, started: &Arc<Started>| {
-            self.in_use.get(name).is_some_and(|now| Arc::ptr_eq(now, started))
-        };
         for name in in_use_before.keys().filter(|name| !self.in_use.contains_key(*name)) {
             changes.push(format!("token {name}: removed"));
             self.metrics.hide(name);
         }
-        let old: Vec<_> = in_use_before
-            .into_iter()
-            .filter(|(name, started)| !is_still(name, started))
-            .map(|(_, started)| started)
-            .collect();
+        self.retire(replaced, groups_before, in_use_before);
+        self.metrics.configured(restart_pending.len());
+        (self.log, self.warnings, self.restart_pending) = (log, warnings, restart_pending);
+        changes
+    }
+
+    /// Ends what is not served any more, once the last request that began with it is done.
+    fn retire(
+        &mut self,
+        replaced: Replaced,
+        groups: Groups,
+        in_use: BTreeMap<TokenName, Arc<Started>>,
+    ) {
+        let is_still = |name: &TokenName, started: &Arc<Started>| {
+            self.in_use.get(name).is_some_and(|now| Arc::ptr_eq(now, started))
+        };
+        let old = in_use.into_iter().filter(|(name, started)| !is_still(name, started));
+        let old: Vec<_> = old.map(|(_, started)| started).collect();
         let ended: Vec<_> =
-            groups_before.kept.into_iter().filter(|kept| !self.groups.has(&kept.group)).collect();
+            groups.kept.into_iter().filter(|kept| !self.groups.has(&kept.group)).collect();
         let tokens = self.tokens.clone();
         self.retiring.spawn(async move {
             replaced.unused().await;
@@ -320,9 +333,6 @@ impl Estate {
             let stop = move || old.iter().for_each(|started| tokens.stop(started));
             let _ = tokio::task::spawn_blocking(stop).await;
         });
-        self.metrics.configured(restart_pending.len());
-        (self.log, self.warnings, self.restart_pending) = (log, warnings, restart_pending);
-        changes
     }
 
     /// TLS and the limits of connections.

@@ -54,7 +54,8 @@ impl Origin {
             module: module.clone(),
             selector: selector.clone(),
             pin: fingerprints.of(&[pin.expose().as_bytes()]),
-            pin_place: pin_source.to_string(),
+            // In all of its words: a command's arguments are told nobody, and count here.
+            pin_place: format!("{pin_source:?}"),
             profile: profile.map(|profile| profile.name),
             initialization: initialization.clone(),
             isolation: *isolation,
