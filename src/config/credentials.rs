@@ -131,6 +131,13 @@ impl Reading<'_, '_> {
                 return;
             }
         };
+        let mode = fs::metadata(directory).map(|directory| directory.mode()).unwrap_or(0);
+        // In one with the sticky bit everybody can only remove what is theirs.
+        if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+            let (shown, mode) = (directory.display(), mode & 0o777);
+            let what = format!("others can remove files from `{shown}` (mode {mode:03o})");
+            self.report.warn(&section.path(DIRECTORY), what);
+        }
         entries.retain(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
         entries.sort_by_key(DirEntry::file_name);
         for entry in entries {

@@ -54,7 +54,9 @@ impl Export {
             Failure::new(Exit::OsError, format!("no path `{}`: {error}", self.to.display()))
         })?;
         store::write_new(&file, document.as_bytes())?;
-        let (file, cks) = (file.display(), &self.custom_key_store_id);
+        let cks = &self.custom_key_store_id;
+        // As a shell wants a quote within quotes.
+        let file = file.display().to_string().replace('\'', r"'\''");
         say(&format!("wrote `{file}`; the console takes it as proxy configuration file, or:"));
         print(&format!(
             "aws kms update-custom-key-store --custom-key-store-id {cks} --cli-input-json 'file://{file}'\n"

@@ -92,6 +92,13 @@ fn what_is_no_credential_is_a_fault() {
     fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
     let warnings = dir.load(&directory(), &[]).unwrap().warnings;
     assert!(warnings.concat().contains("(mode 644)"), "{warnings:?}");
+    let mode = |mode| fs::Permissions::from_mode(mode);
+    fs::set_permissions(dir.path("credentials"), mode(0o770)).unwrap();
+    let warnings = dir.load(&directory(), &[]).unwrap().warnings.concat();
+    assert!(warnings.contains("others can remove files from"), "{warnings}");
+    fs::set_permissions(dir.path("credentials"), mode(0o1777)).unwrap();
+    let warnings = dir.load(&directory(), &[]).unwrap().warnings.concat();
+    assert!(!warnings.contains("others can remove"), "{warnings}");
 }
 
 /// Whoever can make a file in the directory would be let in.
