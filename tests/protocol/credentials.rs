@@ -52,7 +52,7 @@ fn list(site: &Site) -> Vec<Value> {
     serde_json::from_str(&listed).expect("it is JSON")
 }
 
-/// From a key store that has none to one that has had three.
+/// P-14: from a key store that has none to one that has had three.
 #[test]
 fn the_life_of_a_credential() {
     let site = site(|_configuration| {});
