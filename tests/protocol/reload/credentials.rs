@@ -47,6 +47,20 @@ fn credentials_change_between_two_requests_of_a_connection() {
     assert!(shown().contains("NNNNN") && shown().contains("BBBBB"), "{}", shown());
 }
 
+/// What counts is what is in force when all of a request has come.
+#[test]
+fn a_slow_body_keeps_no_door_open() {
+    let mut world = World::new();
+    let kms = world.kms(&demo());
+    let request = kms.request("keys/demo-key/encrypt", &encrypt_body(b"text", None)).to_bytes();
+    let (most, rest) = request.split_at(request.len() - 1);
+    let mut connection = kms.connect();
+    connection.send(most);
+    world.applied(|configuration| configuration.tenants[0].credentials[0] = Credential::of('N'));
+    connection.send(rest);
+    assert_refused(&connection.receive(), 401, AUTHENTICATION_FAILED);
+}
+
 /// The same id with another secret is another credential.
 #[test]
 fn a_secret_changes() {

@@ -1,5 +1,6 @@
 //! What takes a restart is named, and the rest is in force.
 
+use support::daemon::poll;
 use support::request::bare_body;
 use support::site::{Credential, text};
 
@@ -37,4 +38,20 @@ fn what_takes_a_restart_is_named() {
     });
     assert_eq!(world.metric("xksd_restart_pending"), 0.0);
     assert!(!world.site.run(&["status"]).contains("RESTART"));
+}
+
+/// How the daemon leaves is looked up when it does.
+#[test]
+fn the_daemon_leaves_as_it_was_told_last() {
+    let mut world = World::new();
+    world.applied(|configuration| drop(configuration.drain.insert("delay", text("10m"))));
+    let (kms, health) = (world.kms(&demo()), bare_body("KmsHealthCheck"));
+    world.daemon.signal("TERM");
+    let ready = || world.daemon.ask(world.daemon.ops, "/readyz");
+    poll(|| ready() == (503, "leaving\n".into()), || "ready".into());
+    kms.accepted("health", &health);
+    // A second one cuts the wait short.
+    world.daemon.signal("TERM");
+    let (status, log) = world.daemon.wait_exit();
+    assert_eq!(status.code(), Some(0), "{log}");
 }

@@ -12,6 +12,7 @@ use support::site::{Configuration, text};
 
 use super::World;
 use crate::handshake::showing;
+use crate::http2::{Http2, request};
 use crate::world::{AUTHENTICATION_FAILED, demo};
 
 const SUBJECT: &str = "CN=cks.kms.us-east-1.amazonaws.com";
@@ -135,6 +136,29 @@ fn a_client_ca_goes_p_16() {
         gate.world
             .daemon
             .wait_for_metric("xksd_connections_closed_total{reason=\"client_barred\"}", 2.0);
+    }
+}
+
+/// The same over HTTP/2: who is let in goes on, who is not hears that the connection ends, or is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_ca_goes_over_http_2_p_16() {
+    let health = bare_body("KmsHealthCheck");
+    let mut gate = Gate::new();
+    let [kept, gone] = [0, 1].map(|who| gate.caller(who, &rustls::version::TLS13));
+    let (open, barred) = (Http2::connect(&kept).await, Http2::connect(&gone).await);
+    open.accepted(&kept, "health", &health).await;
+    barred.accepted(&gone, "health", &health).await;
+    let gate = tokio::task::spawn_blocking(move || {
+        gate.narrow();
+        gate
+    });
+    let _gate = gate.await.expect("it reloads");
+    open.accepted(&kept, "health", &health).await;
+    match barred.send(request(&gone, "health", &health)).await {
+        Ok((status, body)) => {
+            assert_eq!((status, &body["errorName"]), (401, &AUTHENTICATION_FAILED.into()));
+        }
+        Err(error) => assert!(error.is_closed() || error.is_canceled(), "{error:?}"),
     }
 }
 
