@@ -3,14 +3,14 @@
 //! Label values come from closed sets or from names in the configuration, so that a stranger who
 //! sends requests can't create series. Units and names follow the Prometheus conventions.
 
+mod credentials;
+mod labels;
 mod register;
 mod token;
 
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use prometheus::core::Collector;
-use prometheus::proto::LabelPair;
 use prometheus::{
     Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Registry, TextEncoder,
@@ -21,6 +21,7 @@ use crate::limits::Exceeded;
 use crate::names::{AccessKeyId, ExternalKeyId, KeystoreName, TokenName};
 use crate::operations::{Part, Trace};
 use crate::wire::health::HealthStatus;
+pub use labels::{Closed, QuotaOf, TracesDropped};
 use register::{counter, counters, float_gauge, gauge, gauges, histogram, histograms, int_gauges};
 use token::Gauges;
 pub use token::{HsmCall, JobRefused, TokenMetrics};
@@ -63,54 +64,6 @@ pub struct Metrics {
     external_key_managers: IntGaugeVec,
     traces_exported: IntCounter,
     traces_dropped: IntCounterVec,
-}
-
-/// Why a connection was closed from our side, as a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Closed {
-    /// More connections than allowed.
-    Limit,
-    /// The TLS handshake, or the PROXY header, did not end in time.
-    HandshakeTimeout,
-    /// The head of a request did not end in time.
-    HeadTimeout,
-    /// No request for as long as idle connections are kept.
-    Idle,
-    /// A PROXY header was missing, malformed or unexpected.
-    ProxyHeader,
-    /// TLS would not let its client in any more.
-    Barred,
-}
-
-impl Closed {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Limit => "limit",
-            Self::HandshakeTimeout => "handshake_timeout",
-            Self::HeadTimeout => "head_timeout",
-            Self::Idle => "idle",
-            Self::ProxyHeader => "proxy_header",
-            Self::Barred => "client_barred",
-        }
-    }
-}
-
-/// Why spans were not sent, as a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TracesDropped {
-    /// As many wait as may wait.
-    QueueFull,
-    /// The collector did not take them.
-    Collector,
-}
-
-/// Whose quota.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QuotaOf {
-    /// The key store's.
-    Keystore,
-    /// That of each key.
-    Key,
 }
 
 impl Default for Metrics {
@@ -529,39 +482,6 @@ impl Metrics {
         let _ = self.credential_last_used.remove_label_values(&labels);
         let _ = self.credential_created.remove_label_values(&labels);
     }
-
-    /// When the secret of a credential was last changed.
-    pub fn credential_created(
-        &self,
-        keystore: &KeystoreName,
-        access_key_id: &AccessKeyId,
-        at: SystemTime,
-    ) {
-        let labels = [keystore.as_str(), access_key_id.as_str()];
-        let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.credential_created.with_label_values(&labels).set(since.as_secs_f64());
-    }
-
-    /// When a request that was signed with this id was last accepted, in seconds since 1970; `None`:
-    /// never, as long as this process lives.
-    pub fn credential_last_used(
-        &self,
-        keystore: &KeystoreName,
-        access_key_id: &AccessKeyId,
-    ) -> Option<f64> {
-        // By name it would be made if it were not there.
-        let families = self.credential_last_used.collect();
-        let series = families.iter().flat_map(|family| family.get_metric());
-        let has = |labels: &[LabelPair], name: &str, value: &str| {
-            labels.iter().any(|label| label.name() == name && label.value() == value)
-        };
-        let mut mine = series.filter(|series| {
-            let labels = series.get_label();
-            has(labels, "keystore", keystore.as_str())
-                && has(labels, "access_key_id", access_key_id.as_str())
-        });
-        mine.next().map(|series| series.get_gauge().get_value())
-    }
 }
 
 /// A request of no key store, or not proved to be of one, counts under `none`.
@@ -570,52 +490,8 @@ fn label(keystore: Option<&KeystoreName>) -> &str {
 }
 
 fn unix_now() -> f64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0.0, |since| since.as_secs_f64())
-}
-
-/// Registers a collector. Names are constants of this file, each used once.
-fn register<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    collector: prometheus::Result<C>,
-) -> C {
-    let collector = collector.expect("the name and labels are valid constants");
-    registry.register(Box::new(collector.clone())).expect("each name is registered once");
-    collector
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
-    register(registry, IntCounter::new(name, help))
-}
-
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
-    register(registry, IntGauge::new(name, help))
-}
-
-fn float_gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
-    register(registry, Gauge::new(name, help))
-}
-
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-    register(registry, GaugeVec::new(Opts::new(name, help), labels))
-}
-
-fn int_gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str) -> Histogram {
-    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-    register(registry, Histogram::with_opts(options))
-}
-
-fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-    register(registry, HistogramVec::new(options, labels))
 }
 
 #[cfg(test)]
