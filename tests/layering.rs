@@ -18,8 +18,12 @@ const LAYERS: [&[&str]; 6] = [
         "hsm::freeze",
         "hsm::codes",
         "hsm::profile",
+        "counts::book",
+        "counts::ledger",
+        "counts::limit",
+        "counts::store",
     ],
-    &["operations", "lifecycle", "client", "hsm", "catalogue", "tls", "metrics"],
+    &["operations", "lifecycle", "client", "hsm", "catalogue", "counts", "tls", "metrics"],
     &["server"],
     &["main", "daemon", "cli", "config", "doctor", "telemetry"],
 ];
