@@ -1,5 +1,6 @@
 //! The daemon: puts the parts together, serves until told to leave, and leaves in order.
 
+mod counts;
 mod tokens;
 
 use std::process::ExitCode;
@@ -12,6 +13,8 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::{Config, Ops, Server, Transport};
+use crate::counts::Counts;
+use crate::counts::store::StoreError;
 use crate::hsm::pkcs11::exit_now;
 use crate::hsm::process::ProcessBackend;
 use crate::hsm::token::Token;
@@ -32,6 +35,9 @@ pub(crate) use tokens::is_for_modules;
 
 /// How long the threads of the tokens may take to leave the HSM library.
 const TOKENS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the encryption counts may take to be written at the end.
+const COUNTS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Connections of the operations listeners: a load balancer, Prometheus, and room to spare.
 const OPS_CONNECTIONS: usize = 256;
@@ -60,6 +66,9 @@ pub enum StartError {
     /// Key stores that can't stand side by side; the configuration check names all of them.
     #[error("{0}")]
     Keystores(#[from] crate::keystore::Clash),
+    /// The state directory can't be had.
+    #[error("{0}")]
+    State(#[from] StoreError),
 }
 
 /// Serves until SIGTERM or SIGINT. Does not return after a successful start: it leaves through
@@ -104,6 +113,7 @@ struct Daemon {
     drain_delay: Duration,
     drain_timeout: Duration,
     connections: Arc<Connections>,
+    counts: Option<Arc<Counts>>,
     /// Tasks that live as long as the daemon. If one ends by itself, so does the daemon.
     tasks: JoinSet<()>,
     ops_tasks: JoinSet<()>,
@@ -126,7 +136,17 @@ impl Signals {
 
 impl Daemon {
     fn start(config: Config) -> Result<Self, StartError> {
-        let Config { server, ops, log, fleet_size, tokens, keystores, secret_places, .. } = config;
+        let Config {
+            server,
+            ops,
+            log,
+            fleet_size,
+            state_directory,
+            tokens,
+            keystores,
+            secret_places,
+            ..
+        } = config;
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -140,13 +160,19 @@ impl Daemon {
         let control = ops.control_socket.as_deref().map(control::bind).transpose()?;
         let keystores = keystores.into_iter().map(Keystore::new).collect();
         let keystores = Keystores::new(keystores).map_err(|mut clashes| clashes.remove(0))?;
+        let state = state_directory.as_deref();
+        let counts = counts::open(state, fleet_size, &keystores, &metrics)?;
         let Tokens { tokens, children } = Tokens::start(tokens, &log, &secret_places, &metrics);
         let mut tasks = JoinSet::new();
         let groups = tokens::groups(&tokens, &keystores, &mut tasks);
+        if let Some(counts) = &counts {
+            counts::start(counts, &groups, &mut tasks);
+        }
         let snapshot = Arc::new(Snapshot {
             keystores,
             groups,
             fleet_size,
+            counts: counts.clone(),
             limits: Limits::default(),
             deadline: server.deadline,
         });
@@ -193,6 +219,7 @@ impl Daemon {
             drain_delay,
             drain_timeout,
             connections,
+            counts,
             tasks,
             ops_tasks,
             signals,
@@ -232,6 +259,11 @@ impl Daemon {
             tracing::warn!(open = self.connections.count(), "connections did not end in time");
         }
         self.stop_tokens().await;
+        if let Some(counts) = self.counts {
+            // A disk that does not answer must not keep the process.
+            let close = tokio::task::spawn_blocking(move || counts.close());
+            let _ = tokio::time::timeout(COUNTS_PATIENCE, close).await;
+        }
         tracing::info!(status, "ended");
         Ok(status)
     }

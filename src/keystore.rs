@@ -10,6 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::counts::limit::EncryptionLimit;
 use crate::hsm::freeze::Freezes;
 use crate::hsm::key::{Holder, Holders, Key, Version};
 use crate::hsm::state::VersionStatus;
@@ -44,6 +45,8 @@ pub struct Settings {
     pub verify_writes: VerifyWrites,
     /// Which ciphertexts are read, and which are written.
     pub formats: Formats,
+    /// What is done as a version of a key nears the number of encryptions that it may make.
+    pub encryption_limit: EncryptionLimit,
 }
 
 /// Which encryptions are decrypted again, and compared, before they are answered.
@@ -263,6 +266,11 @@ impl Permit<'_> {
         self.id
     }
 
+    /// What is done as a version of the key nears the number of encryptions that it may make.
+    pub fn encryption_limit(&self) -> EncryptionLimit {
+        self.keystore.encryption_limit
+    }
+
     /// Whether the key may only be described: its key store is frozen, by its configuration or by one
     /// of these markers.
     pub fn is_frozen(&self, freezes: &Freezes) -> bool {
@@ -461,6 +469,7 @@ mod tests {
             tokens: vec!["t".parse().unwrap()],
             verify_writes: VerifyWrites::default(),
             formats: Formats::Own,
+            encryption_limit: EncryptionLimit::default(),
         })
     }
 

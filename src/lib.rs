@@ -22,7 +22,8 @@
 //!    protocol by [`server::rescue`], and [`server::record`] writes down what happened.
 //!
 //! Beside the requests, a [`hsm::steward`] per token connects, reads the [`catalogue`] and probes, and
-//! a [`hsm::fleet::Keeper`] per group of tokens puts the catalogues together.
+//! a [`hsm::fleet::Keeper`] per group of tokens puts the catalogues together. [`counts`] reserves encryptions
+//! before they are made, so that the limit of a key holds across crashes.
 //!
 //! # Layers
 //!

@@ -3,6 +3,7 @@
 //! Label values come from closed sets or from names in the configuration, so that a stranger who
 //! sends requests can't create series. Units and names follow the Prometheus conventions.
 
+mod counts;
 mod token;
 
 use std::sync::Arc;
@@ -40,6 +41,9 @@ pub struct Metrics {
     panics: IntCounter,
     certificate_expiry: Gauge,
     key_encryptions: IntCounterVec,
+    encryptions_counted: IntGaugeVec,
+    encryption_share: IntGauge,
+    count_write_failures: IntCounter,
     write_checks_failed: IntCounterVec,
     write_checks_skipped: IntCounterVec,
     hsm_calls: HistogramVec,
@@ -165,6 +169,22 @@ impl Metrics {
                 "xksd_key_encryptions_total",
                 "Encryptions made by the HSM, by external key; AES-GCM is bounded at 2^32 a key.",
                 &["keystore", "key"],
+            ),
+            encryptions_counted: int_gauges(
+                r,
+                "xksd_key_encryptions_counted",
+                "Encryptions of this proxy's that count against the 2^32 of a version of a key.",
+                &["tokens", "key", "version", "object_id"],
+            ),
+            encryption_share: gauge(
+                r,
+                "xksd_key_encryptions_share",
+                "What this proxy may use of the 2^32 encryptions of each version of a key.",
+            ),
+            count_write_failures: counter(
+                r,
+                "xksd_key_encryptions_write_failures_total",
+                "Failed writes of the encryption counts to the state directory.",
             ),
             write_checks_failed: counters(
                 r,

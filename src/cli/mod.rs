@@ -11,6 +11,7 @@ mod hsm_worker;
 mod keys;
 mod serve;
 mod startup;
+mod state;
 mod status;
 
 use std::path::PathBuf;
@@ -49,6 +50,9 @@ enum Command {
     Bench(Box<bench::Bench>),
     /// Ask a running daemon how it is, over its control socket
     Status(status::Status),
+    /// Set up what a daemon has to remember
+    #[command(subcommand)]
+    State(state::State),
     /// The process of a token's PKCS#11 library; the daemon starts it
     #[command(hide = true)]
     HsmWorker(hsm_worker::HsmWorker),
@@ -84,6 +88,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Doctor(doctor) => doctor.run(),
         Command::Bench(bench) => bench.run(),
         Command::Status(status) => status.run(),
+        Command::State(state) => state.run(),
         Command::HsmWorker(worker) => worker.run(),
     }
 }

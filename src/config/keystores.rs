@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::limits;
 use super::parse::{alternatives, flag};
 use super::reader::{Section, Shape, parsed};
 use super::report::Wrong;
 use super::secrets::secret;
+use crate::counts::limit::EncryptionLimit;
 use crate::keystore::{KeyRule, Settings, VerifyWrites};
 use crate::names::{AccessKeyId, KeystoreName, PathPrefix, Region, TokenName};
 use crate::sigv4::{Credentials, SecretAccessKey};
@@ -21,7 +23,11 @@ struct Seen {
 }
 
 /// Reads all of `keystores`; those at fault are left out.
-pub(super) fn keystores(root: &mut Section<'_>, tokens: &[String]) -> Vec<Settings> {
+pub(super) fn keystores(
+    root: &mut Section<'_>,
+    tokens: &[String],
+    has_state: bool,
+) -> Vec<Settings> {
     let sections = root.named("keystores");
     let mut seen = Seen::default();
     let read = |(name, mut section): (String, Section<'_>)| {
@@ -29,7 +35,9 @@ pub(super) fn keystores(root: &mut Section<'_>, tokens: &[String]) -> Vec<Settin
         if let Err(error) = &parsed {
             section.report.fault(&format!("keystores.{name}"), None, error.into());
         }
-        keystore(parsed.ok(), &name, &mut section, tokens, &mut seen)
+        let settings = keystore(parsed.ok(), &name, &mut section, tokens, &mut seen);
+        let limit = limits::encryption_limit(&mut section, has_state);
+        Some(Settings { encryption_limit: limit?, ..settings? })
     };
     sections.into_iter().filter_map(read).collect()
 }
@@ -69,6 +77,7 @@ fn keystore(
         tokens: tokens?,
         verify_writes: verify_writes?,
         formats: formats?,
+        encryption_limit: EncryptionLimit::default(),
     })
 }
 

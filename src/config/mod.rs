@@ -7,6 +7,7 @@
 
 mod fault;
 mod keystores;
+mod limits;
 mod parse;
 mod reader;
 mod report;
@@ -54,6 +55,8 @@ pub struct Config {
     pub log: telemetry::Settings,
     /// How many proxies serve this endpoint (P-60).
     pub fleet_size: NonZeroU32,
+    /// Where encryptions are counted; `None`: nowhere.
+    pub state_directory: Option<PathBuf>,
     /// HSM tokens.
     pub tokens: BTreeMap<TokenName, Token>,
     /// Key stores; each names one of the tokens, no two clash.
@@ -171,14 +174,18 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
     server::check_addresses(&root, server.as_ref(), ops.as_ref());
     let log = server::log(&mut root);
     let fleet_size = server::fleet_size(&mut root);
+    let state_directory = limits::state_directory(&mut root);
     let tokens = tokens::tokens(&mut root);
-    let keystores = keystores::keystores(&mut root, &tokens.names);
+    // One that is at fault is not missing as well.
+    let has_state = state_directory.as_ref().is_none_or(Option::is_some);
+    let keystores = keystores::keystores(&mut root, &tokens.names, has_state);
     version?;
     Some(Config {
         server: server?,
         ops: ops?,
         log: log?,
         fleet_size: fleet_size?,
+        state_directory: state_directory?,
         tokens: tokens.tokens,
         keystores,
         secret_places: report.secret_places.take(),

@@ -12,6 +12,7 @@ use http::HeaderMap;
 use super::record::Record;
 use super::rescue::{Failure, Rescued};
 use crate::clock::Deadline;
+use crate::counts::Counts;
 use crate::hsm::fleet::Group;
 use crate::hsm::lanes::Lane;
 use crate::keystore::{Keystore, Keystores};
@@ -35,6 +36,8 @@ pub struct Snapshot {
     pub groups: HashMap<KeystoreName, Arc<Group>>,
     /// How many proxies serve this endpoint (P-60).
     pub fleet_size: NonZeroU32,
+    /// Where encryptions are counted against the limits of keys, if there is such a place.
+    pub counts: Option<Arc<Counts>>,
     /// Largest plaintext, ciphertext and AAD (P-23).
     pub limits: Limits,
     /// Time for a request, from its head (P-8).
@@ -123,7 +126,9 @@ impl Pipeline {
                 Ok(operations::health(group, self.snapshot.fleet_size).to_body())
             }
             Target::Key { id, operation } => {
-                let mut call = KeyCall { caller, keystore, id: &id, group, arrived, deadline };
+                let counts = self.snapshot.counts.as_deref();
+                let mut call =
+                    KeyCall { caller, keystore, id: &id, group, counts, arrived, deadline };
                 match operation {
                     KeyOperation::Metadata => call.describe(body, record).await,
                     KeyOperation::Encrypt => call.encrypt(body, self.snapshot.limits, record).await,
@@ -178,6 +183,7 @@ struct KeyCall<'a> {
     keystore: &'a Keystore,
     id: &'a ExternalKeyId,
     group: &'a Group,
+    counts: Option<&'a Counts>,
     arrived: Instant,
     deadline: Deadline,
 }
@@ -221,9 +227,9 @@ impl KeyCall<'_> {
     }
 
     fn call<'a>(&'a self, record: &'a mut Record) -> Call<'a> {
-        let Self { group, arrived, deadline, .. } = *self;
+        let Self { group, counts, arrived, deadline, .. } = *self;
         let lane = Lane::Keystore(self.keystore.name().clone());
-        Call { group, lane, arrived, deadline, trace: &mut record.trace }
+        Call { group, lane, arrived, deadline, counts, trace: &mut record.trace }
     }
 }
 

@@ -9,6 +9,7 @@ mod bad_requests;
 mod bodies;
 mod canary;
 mod control;
+mod counts;
 mod drain;
 mod framing;
 mod handshake;

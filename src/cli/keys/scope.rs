@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::super::ConfigFile;
 use super::super::startup::{Surroundings, configuration, configuration_for_modules};
+use super::counts::Reading;
 use super::{Exit, Failure};
 use crate::config::{Config, Token};
 use crate::hsm::codes;
@@ -44,6 +45,19 @@ pub(super) enum Unnamed {
 impl Scope {
     /// Connects to the tokens that are meant. Those that fail are noted by the office.
     pub(super) fn open(&self, unnamed: Unnamed) -> Result<Office, Failure> {
+        self.connect(unnamed).map(|(office, ..)| office)
+    }
+
+    /// The same, and what is counted of their keys' encryptions, if that can be read.
+    pub(super) fn open_with_counts(
+        &self,
+        unnamed: Unnamed,
+    ) -> Result<(Office, Option<Reading>), Failure> {
+        let (office, config, names) = self.connect(unnamed)?;
+        Ok((office, Reading::of(&config, &names)))
+    }
+
+    fn connect(&self, unnamed: Unnamed) -> Result<(Office, Config, Vec<TokenName>), Failure> {
         let names = self.names(&configuration(&self.config)?, unnamed)?;
         let is_meant = |name: &TokenName, _: &Token| names.contains(name);
         let config = configuration_for_modules(&self.config, Surroundings::Ours, is_meant)?;
@@ -71,7 +85,8 @@ impl Scope {
             let session = backend.with_profile(token.profile).administer();
             office.push((name.clone(), session));
         }
-        Ok(Office::new(office))
+        drop(libraries);
+        Ok((Office::new(office), config, names))
     }
 
     fn names(&self, config: &Config, unnamed: Unnamed) -> Result<Vec<TokenName>, Failure> {

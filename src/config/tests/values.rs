@@ -1,9 +1,11 @@
 //! What a good configuration becomes.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::super::{Isolation, Transport};
 use super::{Dir, GOOD, and, with};
+use crate::counts::limit::{AtLimit, EncryptionLimit};
 use crate::hsm::pkcs11::TokenSelector;
 use crate::hsm::profile::{self, Initialization};
 use crate::hsm::token;
@@ -109,6 +111,24 @@ fn variables_override_the_file() {
     assert!(!keystore.enabled);
     assert_eq!(keystore.prefix.as_str(), "");
     assert_eq!(keystore.keys.len(), 3);
+}
+
+#[test]
+fn encryptions_are_counted_as_configured() {
+    let dir = Dir::new();
+    let config = dir.load(GOOD, &[]).unwrap();
+    assert_eq!(config.state_directory, None);
+    let inline = "encryption_limit = { warn_percent = 50, at_limit = \"refuse\" }";
+    let toml = and("[keystores.demo]", inline);
+    let systemd = ("STATE_DIRECTORY", "/var/lib/xksd:/var/lib/other");
+    let config = dir.load(&toml, &[systemd]).unwrap();
+    assert_eq!(config.state_directory.as_deref(), Some(Path::new("/var/lib/xksd")));
+    let keystore = &config.keystores[0];
+    let limit = EncryptionLimit { warn_percent: 50, at_limit: AtLimit::Refuse };
+    assert_eq!(keystore.encryption_limit, limit);
+    // What the file says comes before what systemd says; relative paths begin at the file.
+    let config = dir.load(&toml, &[systemd, ("XKSD_STATE__DIRECTORY", "state")]).unwrap();
+    assert_eq!(config.state_directory, Some(dir.path("state")));
 }
 
 #[test]

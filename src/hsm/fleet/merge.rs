@@ -59,6 +59,11 @@ impl GroupCatalogue {
         self.keys.get(id).cloned()
     }
 
+    /// All external keys that can be used, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = &Arc<Key<Holders>>> {
+        self.keys.values().filter_map(|key| key.as_ref().ok())
+    }
+
     /// Whether the reading of this token began at this moment or later.
     pub fn is_since(&self, token: usize, moment: Instant) -> bool {
         self.started.get(token).is_some_and(|started| started.is_some_and(|at| at >= moment))
@@ -87,8 +92,9 @@ impl GroupCatalogue {
     /// By token, how many of its objects have each standing.
     pub(super) fn standings(&self) -> Vec<HashMap<Standing, usize>> {
         let mut counts = vec![HashMap::new(); self.started.len()];
-        let keys = self.keys.values().filter_map(|key| key.as_ref().ok());
-        for holder in keys.flat_map(|key| key.versions()).flat_map(|version| version.at.iter()) {
+        for holder in
+            self.keys().flat_map(|key| key.versions()).flat_map(|version| version.at.iter())
+        {
             *counts[holder.token].entry(holder.standing).or_default() += 1;
         }
         counts

@@ -22,11 +22,13 @@ pub use merge::GroupCatalogue;
 use super::key::{Holders, Version};
 use super::token::{Token, TokenError, TokenState};
 use crate::clock::Deadline;
+use crate::counts::ledger::TokenSet;
 
 /// Tokens that hold the same keys, in the order in which they are trusted.
 #[derive(Debug)]
 pub struct Group {
     tokens: Vec<Arc<Token>>,
+    token_set: TokenSet,
     catalogue: watch::Sender<GroupCatalogue>,
     /// Whose turn it is among equals.
     turn: AtomicUsize,
@@ -37,12 +39,23 @@ impl Group {
     /// before its [`Keeper`] runs.
     pub fn new(tokens: Vec<Arc<Token>>) -> Self {
         assert!(!tokens.is_empty(), "a key store has a token");
-        Self { tokens, catalogue: watch::Sender::default(), turn: AtomicUsize::new(0) }
+        let token_set = TokenSet::new(tokens.iter().map(|token| token.name()));
+        Self { tokens, token_set, catalogue: watch::Sender::default(), turn: AtomicUsize::new(0) }
     }
 
     /// Its tokens, in order.
     pub fn tokens(&self) -> &[Arc<Token>] {
         &self.tokens
+    }
+
+    /// Their names, as counts know them.
+    pub fn token_set(&self) -> &TokenSet {
+        &self.token_set
+    }
+
+    /// Tells of every reading of a token's keys, and of what becomes of it.
+    pub fn watch_catalogue(&self) -> watch::Receiver<GroupCatalogue> {
+        self.catalogue.subscribe()
     }
 
     /// Whether any of them serves.

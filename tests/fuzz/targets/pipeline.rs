@@ -14,6 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use support::memory::{MemoryBackend, MemoryKey};
 use tokio::runtime::Runtime;
 use xksd::clock::Clock;
+use xksd::counts::limit::EncryptionLimit;
 use xksd::hsm::fleet::{Group, Keeper};
 use xksd::hsm::token::{self, Token};
 use xksd::keystore::{Keystore, Keystores, Settings, VerifyWrites};
@@ -66,6 +67,7 @@ impl Site {
                 now: SampleMetadata::ABSENT,
                 before: vec![SampleMetadata::new(b"v0.0.1").unwrap()],
             }),
+            encryption_limit: EncryptionLimit::default(),
         });
         let group = Arc::new(Group::new(vec![Arc::new(memory(&runtime, &metrics))]));
         // It reads the keys while the runtime serves a request, which waits for it.
@@ -74,6 +76,7 @@ impl Site {
             groups: HashMap::from([(keystore.name().clone(), group)]),
             keystores: Keystores::new(vec![keystore]).unwrap(),
             fleet_size: NonZeroU32::MIN,
+            counts: None,
             limits: Limits::default(),
             deadline: Duration::from_secs(5),
         };

@@ -86,6 +86,8 @@ pub struct Configuration {
     pub token: BTreeMap<&'static str, String>,
     /// Lines of `[ops]`.
     pub ops: BTreeMap<&'static str, String>,
+    /// Lines of other tables, by their names: `state`, `fleet`.
+    pub others: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
     /// The PKCS#11 module; SoftHSM2's own unless something is put in its place.
     pub module: Option<PathBuf>,
     /// Lines of the table of a second token, `twin`, with the same module, label and PIN; key stores
@@ -108,6 +110,7 @@ impl Configuration {
             log: BTreeMap::from([("level", text("debug"))]),
             token: BTreeMap::new(),
             ops: port_0(),
+            others: BTreeMap::new(),
             module: None,
             twin: None,
         }
@@ -257,7 +260,7 @@ impl Site {
     }
 
     fn toml(&self, configuration: &Configuration) -> String {
-        let Configuration { tenants, server, tls, drain, log, token, ops, module, twin } =
+        let Configuration { tenants, server, tls, drain, log, token, ops, others, module, twin } =
             configuration;
         self.write_secret("token.pin", PIN);
         let mut toml = String::from("version = 1\n");
@@ -282,6 +285,7 @@ impl Site {
         table("server.drain", drain);
         table("ops", ops);
         table("log", log);
+        others.iter().for_each(|(name, lines)| table(name, lines));
         let module = module.as_ref().unwrap_or(&self.token.module);
         let tokens = [Some(("softhsm", token)), twin.as_ref().map(|twin| ("twin", twin))];
         let tokens: Vec<_> = tokens.into_iter().flatten().collect();
