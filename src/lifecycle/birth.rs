@@ -201,7 +201,10 @@ fn generate(office: &mut Office, id: &ExternalKeyId, wish: &Wish) -> Result<Obje
         let mut attempt = 1;
         loop {
             let Err(fault) = session.generate(id, &state, wish.usage) else { return Ok(object_id) };
-            let is_general = fault.cause == Cause::Returned(codes::GENERAL_ERROR);
+            let is_general = matches!(
+                fault.cause,
+                Cause::Returned(codes::GENERAL_ERROR | codes::FUNCTION_FAILED)
+            );
             if !is_general || attempt == GENERATE_ATTEMPTS {
                 return Err(fault);
             }
