@@ -33,6 +33,18 @@ pub enum Kind {
     Create(NewKeyUsage),
     /// The next of a key that is in use, for the same usage.
     Rotate,
+    /// The same, without anybody asking, and by several proxies at the same time: each has begun
+    /// ([`begin`]), and has waited until all of them see what the others have made.
+    Follow(Follow),
+}
+
+/// A version that is to be followed by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follow {
+    /// Its number and identity: if it is the newest no more, there is nothing to do.
+    pub newest: (KeyVersion, ObjectId),
+    /// What was made for it when this was begun.
+    pub own: Option<ObjectId>,
 }
 
 /// What is to be made.
@@ -71,8 +83,12 @@ pub fn wish(survey: &Survey, kind: Kind) -> Result<Wish, Refusal> {
             }
             Ok(Wish { version, usage, previous: None })
         }
-        Kind::Rotate => {
+        Kind::Rotate | Kind::Follow(_) => {
             let newest = survey.newest()?;
+            let identity = (newest.version, newest.object_id);
+            if matches!(kind, Kind::Follow(follow) if follow.newest != identity) {
+                return Err(Refusal::Overtaken);
+            }
             if newest.status() != VersionStatus::Enabled {
                 return Err(Refusal::NotInUse(newest.status().as_str()));
             }
@@ -91,6 +107,25 @@ pub fn wish(survey: &Survey, kind: Kind) -> Result<Wish, Refusal> {
     }
 }
 
+/// Makes a version on the first token, as pending, unless there is one. That [`bear`] completes it from
+/// another process, later, is of use with SoftHSM2: a process that has just made an object may not see
+/// those that others have made before, however long it looks.
+///
+/// # Errors
+/// Then one may have been made all the same, which whoever comes next completes.
+pub fn begin(
+    office: &mut Office,
+    id: &ExternalKeyId,
+    kind: Kind,
+) -> Result<Option<ObjectId>, Error> {
+    if let Some(failed) = office.failures().first() {
+        return Err(Refusal::Incomplete(failed.token.clone()).into());
+    }
+    let survey = office.survey(id)?;
+    let wanted = wish(&survey, kind)?;
+    make(office, &survey, &wanted)
+}
+
 /// Makes a version on the first token, waits until the others show it, no longer than `patience`, has
 /// it proved on all of them, and enables it. What an earlier run has begun is completed.
 ///
@@ -106,11 +141,19 @@ pub fn bear(
         return Err(Refusal::Incomplete(failed.token.clone()).into());
     }
     let survey = office.survey(id)?;
-    let wanted = wish(&survey, kind)?;
-    let mut own = match survey.pending(wanted.version).first() {
-        None => Some(generate(office, id, &wanted)?),
-        Some(_) => None,
+    let begun = match kind {
+        Kind::Follow(follow) => follow.own,
+        _ => None,
     };
+    let wanted = match wish(&survey, kind) {
+        Err(refusal) => return Err(withdraw(office, &survey, begun, refusal)),
+        Ok(wanted) => wanted,
+    };
+    let made = match kind {
+        Kind::Follow(_) => None,
+        _ => make(office, &survey, &wanted)?,
+    };
+    let own = begun.or(made);
     let in_use = |survey: &Survey| {
         survey.versions.iter().filter(|held| held.status() != VersionStatus::Pending).count()
     };
@@ -122,7 +165,8 @@ pub fn bear(
         let survey = office.survey(id)?;
         // SoftHSM2 may miss an object for a moment while another process makes one.
         let is_missed = in_use(&survey) < seen;
-        if is_missed || own.is_some_and(|own| survey.versions.iter().all(|h| h.object_id != own)) {
+        if is_missed || made.is_some_and(|made| survey.versions.iter().all(|h| h.object_id != made))
+        {
             continue;
         }
         let still = wish(&survey, kind).map_err(|refusal| match refusal {
@@ -130,26 +174,25 @@ pub fn bear(
             other => other,
         });
         // Others may have begun at the same time. All go on with the same one, and each destroys its
-        // own.
+        // own: when the one that was chosen is in use, and not before. Until then somebody who has not
+        // seen that one may be about to enable this one.
         let chosen = survey.pending(wanted.version).first().map(|held| held.object_id);
-        if let Some(lost) = own.filter(|own| still.as_ref() != Ok(&wanted) || Some(*own) != chosen)
-        {
-            discard(office, &survey, lost)?;
-            own = None;
+        if still.as_ref() != Ok(&wanted) {
+            let refusal = still.err().unwrap_or(Refusal::Overtaken);
+            return Err(withdraw(office, &survey, own, refusal));
         }
-        if still? != wanted {
-            return Err(Refusal::Overtaken.into());
-        }
-        let chosen = chosen.ok_or(Refusal::Overtaken)?;
+        let Some(chosen) = chosen else { continue };
         let objects = match ready(office, id, chosen, &wanted, patience) {
             Ok(objects) => objects,
-            // Somebody has destroyed it meanwhile.
+            // Somebody has destroyed it meanwhile, or the token does not show it for a moment.
             Err(Error::Token { fault, .. }) if fault.kind == FaultKind::HandleStale => continue,
+            Err(Error::Refused(Refusal::Overtaken)) => continue,
             // Of no use to anybody, and never in use.
             Err(Error::Refused(refusal)) => {
                 let survey = office.survey(id)?;
                 discard(office, &survey, chosen)?;
-                return Err(refusal.into());
+                let other = own.filter(|own| *own != chosen);
+                return Err(withdraw(office, &survey, other, refusal));
             }
             Err(error) => return Err(error),
         };
@@ -165,9 +208,24 @@ pub fn bear(
             continue;
         }
         let state = settle(office, id, chosen, wanted.previous)?;
+        if let Some(lost) = own.filter(|own| *own != chosen) {
+            let survey = office.survey(id)?;
+            discard(office, &survey, lost)?;
+        }
         return Ok(Birth { state, usage: wanted.usage, was_begun: own != Some(chosen) });
     }
     Err(Error::Unsettled)
+}
+
+/// Destroys what was made for nothing.
+fn withdraw(
+    office: &mut Office,
+    survey: &Survey,
+    own: Option<ObjectId>,
+    refusal: Refusal,
+) -> Error {
+    let withdrawn = own.map_or(Ok(()), |own| discard(office, survey, own));
+    withdrawn.err().unwrap_or_else(|| refusal.into())
 }
 
 /// One call for each object puts the version in use.
@@ -186,6 +244,14 @@ fn enable(office: &mut Office, objects: Vec<Object>) -> Result<(), Error> {
         return Err(Error::Token { token, fault });
     }
     Ok(())
+}
+
+/// Makes a pending object, unless there is one.
+fn make(office: &mut Office, survey: &Survey, wish: &Wish) -> Result<Option<ObjectId>, Error> {
+    match survey.pending(wish.version).first() {
+        None => generate(office, &survey.id, wish).map(Some),
+        Some(_) => Ok(None),
+    }
 }
 
 /// Makes a pending object on the first token, and gives its identity.

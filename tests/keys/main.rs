@@ -4,6 +4,7 @@ mod change;
 mod crash;
 mod destroy;
 mod house;
+mod race;
 mod rotate;
 mod show;
 mod verify;
