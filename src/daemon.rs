@@ -1,6 +1,7 @@
 //! The daemon: puts the parts together, serves until told to leave, and leaves in order.
 
 mod counts;
+mod rotation;
 mod tokens;
 
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ use crate::server::pipeline::{Pipeline, Snapshot};
 use crate::sigv4::Verifier;
 use crate::tls::{self, Tls, TlsError};
 use crate::wire::limits::Limits;
+use rotation::Rotator;
 use tokens::Tokens;
 pub(crate) use tokens::is_for_modules;
 
@@ -142,6 +144,7 @@ impl Daemon {
             log,
             fleet_size,
             state_directory,
+            file,
             tokens,
             keystores,
             secret_places,
@@ -195,6 +198,10 @@ impl Daemon {
         for socket in sockets.xks {
             announce(&socket, "serving XKS");
             tasks.spawn(xks.clone().run(socket));
+        }
+        let (served, counted) = (snapshot.clone(), metrics.clone());
+        if let Some(rotator) = Rotator::new(served, counted, file, drain.watch()) {
+            tasks.spawn(rotator.run());
         }
         if let Some(listener) = control {
             let started = (Instant::now(), SystemTime::now());

@@ -5,6 +5,8 @@
 //! gives a [`Permit`] for one external key id; only a permit and the key that the catalogue holds
 //! under that id make an [`AuthorizedKey`], and only that reaches the HSM.
 
+mod rotation;
+
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
@@ -21,6 +23,7 @@ use crate::sigv4::{Credentials, Verified};
 use crate::wire::ciphertext_format::{CiphertextFormat, Formats};
 use crate::wire::ciphertext_metadata::CiphertextMetadata;
 use crate::wire::request::IntegrityValue;
+pub use rotation::{Due, Rotation};
 
 /// What a key store is made from.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub struct Settings {
     pub formats: Formats,
     /// What is done as a version of a key nears the number of encryptions that it may make.
     pub encryption_limit: EncryptionLimit,
+    /// When its keys are rotated by themselves.
+    pub rotation: Rotation,
 }
 
 /// Which encryptions are decrypted again, and compared, before they are answered.
@@ -202,6 +207,11 @@ impl Keystore {
     /// Which external keys it may reach.
     pub fn key_rules(&self) -> &[KeyRule] {
         &self.settings.keys
+    }
+
+    /// When its keys are rotated by themselves.
+    pub fn rotation(&self) -> Rotation {
+        self.settings.rotation
     }
 
     /// P-30: a disabled key store refuses all four operations.
@@ -470,6 +480,7 @@ mod tests {
             verify_writes: VerifyWrites::default(),
             formats: Formats::Own,
             encryption_limit: EncryptionLimit::default(),
+            rotation: Rotation::default(),
         })
     }
 

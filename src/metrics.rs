@@ -4,6 +4,7 @@
 //! sends requests can't create series. Units and names follow the Prometheus conventions.
 
 mod counts;
+mod rotation;
 mod token;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use prometheus::{
 };
 
 use crate::names::{AccessKeyId, ExternalKeyId, KeystoreName, TokenName};
+pub use rotation::Rotated;
 pub use token::{HsmCall, JobRefused, TokenMetrics};
 
 /// Buckets from 10 µs, a soft token's call, to the 250 ms that KMS waits, and beyond.
@@ -44,6 +46,7 @@ pub struct Metrics {
     encryptions_counted: IntGaugeVec,
     encryption_share: IntGauge,
     count_write_failures: IntCounter,
+    rotations: IntCounterVec,
     write_checks_failed: IntCounterVec,
     write_checks_skipped: IntCounterVec,
     hsm_calls: HistogramVec,
@@ -185,6 +188,12 @@ impl Metrics {
                 r,
                 "xksd_key_encryptions_write_failures_total",
                 "Failed writes of the encryption counts to the state directory.",
+            ),
+            rotations: counters(
+                r,
+                "xksd_rotations_total",
+                "Keys that fell due and were to be rotated, by what came of it.",
+                &["keystore", "outcome"],
             ),
             write_checks_failed: counters(
                 r,

@@ -8,7 +8,7 @@ use super::reader::{Section, Shape, parsed};
 use super::report::Wrong;
 use super::secrets::secret;
 use crate::counts::limit::EncryptionLimit;
-use crate::keystore::{KeyRule, Settings, VerifyWrites};
+use crate::keystore::{KeyRule, Rotation, Settings, VerifyWrites};
 use crate::names::{AccessKeyId, KeystoreName, PathPrefix, Region, TokenName};
 use crate::sigv4::{Credentials, SecretAccessKey};
 use crate::wire::ciphertext_format::{AWS_SAMPLE, Formats, SampleConstants, SampleMetadata};
@@ -37,7 +37,9 @@ pub(super) fn keystores(
         }
         let settings = keystore(parsed.ok(), &name, &mut section, tokens, &mut seen);
         let limit = limits::encryption_limit(&mut section, has_state);
-        Some(Settings { encryption_limit: limit?, ..settings? })
+        let formats = settings.as_ref().map(|settings| &settings.formats);
+        let rotation = limits::rotation(&mut section, formats, has_state);
+        Some(Settings { encryption_limit: limit?, rotation: rotation?, ..settings? })
     };
     sections.into_iter().filter_map(read).collect()
 }
@@ -78,6 +80,7 @@ fn keystore(
         verify_writes: verify_writes?,
         formats: formats?,
         encryption_limit: EncryptionLimit::default(),
+        rotation: Rotation::default(),
     })
 }
 

@@ -1,11 +1,14 @@
-//! The section `state`, and what needs it: `keystores.NAME.encryption_limit`.
+//! The section `state`, and what needs it: `keystores.NAME.encryption_limit` and `.rotation`.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use super::parse::{alternatives, filled, number_within};
+use super::parse::{alternatives, duration_within, filled, number_within};
 use super::reader::{Section, Shape};
 use super::report::Wrong;
-use crate::counts::limit::{AtLimit, EncryptionLimit};
+use crate::counts::limit::{AtLimit, EncryptionLimit, MOST};
+use crate::keystore::Rotation;
+use crate::wire::ciphertext_format::{AWS_SAMPLE, Formats};
 
 /// Set by systemd to the directories that `StateDirectory=` of the unit names.
 const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
@@ -42,6 +45,32 @@ pub(super) fn encryption_limit(
         _ => Err(format!("must be {}", alternatives(&["warn", "refuse"])).into()),
     });
     Some(EncryptionLimit { warn_percent: warn_percent?, at_limit: at_limit? })
+}
+
+/// Reads `rotation` of a key store.
+pub(super) fn rotation(
+    keystore: &mut Section<'_>,
+    formats: Option<&Formats>,
+    has_state: bool,
+) -> Option<Rotation> {
+    let mut section = keystore.section("rotation");
+    let every = section.optional("every", Shape::Text, |text| {
+        duration_within("1d", "3650d")(text)
+            .map_err(|wrong| wrong.hint("the date of a key's creation is all that is known: days"))
+    });
+    let most = NonZeroU64::new(MOST).expect("it is not zero");
+    let before = section.optional("before", Shape::Number, number_within(NonZeroU64::MIN..=most));
+    if before.flatten().is_some() && !has_state {
+        section.fault("before", None, wants_state());
+    }
+    let rotation = Rotation { every: every?, before: before? };
+    if rotation.is_on() && matches!(formats, Some(Formats::WriteAwsSample(_))) {
+        let wrong = Wrong::from(format!("cannot stand beside encrypt_as = \"{AWS_SAMPLE}\""));
+        let hint = "that format cannot say which version of a key made a ciphertext";
+        keystore.fault("rotation", None, wrong.hint(hint));
+        return None;
+    }
+    Some(rotation)
 }
 
 fn wants_state() -> Wrong {

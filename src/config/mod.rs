@@ -47,6 +47,8 @@ pub const TEMPLATE: &str = include_str!("template.toml");
 /// Everything that can be configured, valid as a whole.
 #[derive(Debug)]
 pub struct Config {
+    /// The file, for commands that are to read the same.
+    pub file: PathBuf,
     /// The XKS listener.
     pub server: Server,
     /// The listener for health checks and metrics.
@@ -181,6 +183,7 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
     let keystores = keystores::keystores(&mut root, &tokens.names, has_state);
     version?;
     Some(Config {
+        file: report.configuration_file(),
         server: server?,
         ops: ops?,
         log: log?,

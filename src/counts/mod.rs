@@ -206,6 +206,11 @@ impl Counts {
         self.book().used(what)
     }
 
+    /// Whether what these tokens' keys have used is lost, and they have not been read since.
+    pub fn is_lost(&self, tokens: &TokenSet) -> bool {
+        self.book().is_lost(tokens)
+    }
+
     /// What this proxy may use of each version.
     pub fn share(&self) -> Share {
         self.book().share()

@@ -19,7 +19,7 @@ use xksd::counts::ledger::TokenSet;
 use xksd::counts::limit::{EncryptionLimit, Share};
 use xksd::hsm::fleet::{Group, Keeper};
 use xksd::hsm::token::{Settings, Token, TokenState};
-use xksd::keystore::{self, Keystore, Keystores, VerifyWrites};
+use xksd::keystore::{self, Keystore, Keystores, Rotation, VerifyWrites};
 use xksd::metrics::Metrics;
 use xksd::names::TokenName;
 use xksd::secret::Secret;
@@ -128,6 +128,7 @@ impl Proxy {
             verify_writes,
             formats: Formats::Own,
             encryption_limit: encryption_limit.unwrap_or_default(),
+            rotation: Rotation::default(),
         };
         let group = Arc::new(Group::new(tokens.clone()));
         let keeper = tokio::spawn(Keeper::new(group.clone(), keystore.keys.clone()).run());

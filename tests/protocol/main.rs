@@ -19,6 +19,7 @@ mod isolation;
 mod key_kinds;
 mod listener;
 mod operations;
+mod rotation;
 mod sharing;
 mod signatures;
 mod signers;

@@ -2,7 +2,7 @@
 
 use crate::figures::{HEAD, Row};
 use crate::world::{Isolation, Scale};
-use crate::{chaos, codes, fleet, library, network, pin, restart, rotation, writes};
+use crate::{automatic, chaos, codes, fleet, library, network, pin, restart, rotation, writes};
 
 /// A scenario's name for `SOAK_ONLY`, and itself.
 type Scenario = (&'static str, fn(Scale) -> Vec<Row>);
@@ -24,7 +24,7 @@ const SCENARIOS: &[Scenario] = &[
         let all = scenarios.map(|scenario| Isolation::BOTH.map(|mode| scenario(scale, mode)));
         all.into_iter().flatten().collect()
     }),
-    ("rotation", |scale| vec![rotation::rotated(scale)]),
+    ("rotation", |scale| vec![rotation::rotated(scale), automatic::raced(scale)]),
     ("writes", |scale| {
         let mut rows = writes::checked(scale);
         rows.extend([writes::unchecked(scale), writes::uncheckable(scale)]);

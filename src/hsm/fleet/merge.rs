@@ -187,8 +187,8 @@ fn as_one(objects: &[(usize, &Version)], at: Holders) -> Version<Holders> {
     let rank = |(_, version): &&(usize, &Version)| (version.epoch, version.status.severity());
     let (_, newest) = objects.iter().max_by_key(rank).expect("somebody holds it");
     let (epoch, status) = (newest.epoch, newest.status);
-    let Version { version, object_id, kind, usage, check_value, .. } = first.clone();
-    Version { at, version, object_id, status, epoch, kind, usage, check_value }
+    let Version { version, object_id, created, kind, usage, check_value, .. } = first.clone();
+    Version { at, version, object_id, status, epoch, created, kind, usage, check_value }
 }
 
 fn started(readings: &Readings) -> Arc<[Option<Instant>]> {

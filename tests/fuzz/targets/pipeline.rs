@@ -17,7 +17,7 @@ use xksd::clock::Clock;
 use xksd::counts::limit::EncryptionLimit;
 use xksd::hsm::fleet::{Group, Keeper};
 use xksd::hsm::token::{self, Token};
-use xksd::keystore::{Keystore, Keystores, Settings, VerifyWrites};
+use xksd::keystore::{Keystore, Keystores, Rotation, Settings, VerifyWrites};
 use xksd::metrics::Metrics;
 use xksd::names::{AccessKeyId, Region};
 use xksd::secret::Secret;
@@ -68,6 +68,7 @@ impl Site {
                 before: vec![SampleMetadata::new(b"v0.0.1").unwrap()],
             }),
             encryption_limit: EncryptionLimit::default(),
+            rotation: Rotation::default(),
         });
         let group = Arc::new(Group::new(vec![Arc::new(memory(&runtime, &metrics))]));
         // It reads the keys while the runtime serves a request, which waits for it.
