@@ -2,6 +2,7 @@
 
 mod candidates;
 mod changes;
+mod counts;
 mod estate;
 mod files;
 mod fixed;
@@ -12,6 +13,7 @@ mod origin;
 mod passed;
 mod plan;
 mod reload;
+mod rotation;
 mod status;
 mod tokens;
 mod transport;
@@ -28,6 +30,8 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::config::{Config, Ops, Server};
+use crate::counts::Counts;
+use crate::counts::store::StoreError;
 use crate::hsm::pkcs11::exit_now;
 use crate::metrics::Metrics;
 use crate::secret::Fingerprints;
@@ -54,6 +58,7 @@ use passed::Passed;
 pub use passed::PassedError;
 pub use reload::Load;
 use reload::{Means, Reloader};
+use rotation::Rotator;
 use tokens::Tokens;
 pub(crate) use tokens::is_for_modules;
 use transport::Transport;
@@ -63,6 +68,9 @@ const MARGIN: Duration = Duration::from_secs(5);
 
 /// How long the last traces may take to be sent.
 const TRACES_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the encryption counts may take to be written at the end.
+const COUNTS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Connections of the operations listeners: a load balancer, Prometheus, and room to spare.
 const OPS_CONNECTIONS: usize = 256;
@@ -91,6 +99,9 @@ pub enum StartError {
     /// Key stores that can't stand side by side; the configuration check names all of them.
     #[error("{0}")]
     Keystores(#[from] crate::keystore::Clash),
+    /// The state directory can't be had.
+    #[error("{0}")]
+    State(#[from] StoreError),
 }
 
 /// Serves until SIGTERM or SIGINT. Does not return after a successful start: it leaves through
@@ -130,6 +141,7 @@ struct Daemon {
     _ops_drain: Drain,
     leaving: watch::Sender<Leaving>,
     connections: Arc<Connections>,
+    counts: Option<Arc<Counts>>,
     /// Tasks that live as long as the daemon. If one ends by itself, so does the daemon.
     tasks: JoinSet<()>,
     ops_tasks: JoinSet<()>,
@@ -175,6 +187,7 @@ impl Daemon {
         warn_about_descriptors(config.server.limits.max_connections);
         let files = Files::new(fingerprints.clone(), config.files.clone());
         let (on_change, traces) = (config.reload_on_change, config.traces.clone());
+        let file = config.file.clone();
         let house = House {
             metrics: metrics.clone(),
             tokens: tokens.clone(),
@@ -183,6 +196,7 @@ impl Daemon {
         };
         let estate = Estate::first(house, Loaded { config, transport })?;
         let Shown { serving, terms, ops_terms, leaving, connections } = estate.shown.clone();
+        let counts = estate.counts.clone();
         let notifier = notifier();
         let means = Means {
             notifier: notifier.clone(),
@@ -196,6 +210,9 @@ impl Daemon {
         };
         let (reloader, reloading) = Reloader::new(estate, means);
         let mut tasks = JoinSet::new();
+        if let Some(counts) = &counts {
+            tasks.spawn(counts.clone().keep());
+        }
         let (traces, flush) = start_traces(traces, &metrics, &mut tasks);
         let pipeline =
             Pipeline::new(serving.clone(), Verifier::new(Clock::System), metrics.clone())
@@ -214,6 +231,8 @@ impl Daemon {
             loops.push(monitor);
             tasks.spawn(xks.clone().run(socket, pulse));
         }
+        let (served, counted) = (serving.clone(), metrics.clone());
+        tasks.spawn(Rotator::new(served, counted, file, drain.watch()).run());
         if let Some(listener) = control {
             let started = (Instant::now(), SystemTime::now());
             let (serving, connections) = (serving.clone(), connections.clone());
@@ -246,6 +265,7 @@ impl Daemon {
             drain,
             leaving,
             connections,
+            counts,
             tasks,
             ops_tasks,
             traces: flush,
@@ -305,6 +325,11 @@ impl Daemon {
             }
         };
         tokio::join!(self.stop_tokens(), flush);
+        if let Some(counts) = self.counts {
+            // A disk that does not answer must not keep the process.
+            let close = tokio::task::spawn_blocking(move || counts.close());
+            let _ = tokio::time::timeout(COUNTS_PATIENCE, close).await;
+        }
         tracing::info!(status, "ended");
         Ok(status)
     }

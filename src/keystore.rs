@@ -5,11 +5,13 @@
 //! gives a [`Permit`] for one external key id; only a permit and the key that the catalogue holds
 //! under that id make an [`AuthorizedKey`], and only that reaches the HSM.
 
+mod rotation;
 mod rule;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::counts::limit::EncryptionLimit;
 use crate::hsm::freeze::Freezes;
 use crate::hsm::key::{Holder, Holders, Key, Version};
 use crate::hsm::state::VersionStatus;
@@ -21,6 +23,7 @@ use crate::sigv4::{Credentials, Verified};
 use crate::wire::ciphertext_format::{CiphertextFormat, Formats};
 use crate::wire::ciphertext_metadata::CiphertextMetadata;
 use crate::wire::request::IntegrityValue;
+pub use rotation::{Due, Rotation};
 
 pub use rule::{KeyRule, KeyRuleError};
 
@@ -51,6 +54,10 @@ pub struct Settings {
     pub quota: limits::Settings,
     /// How much may be asked of each of its keys.
     pub key_quota: limits::Settings,
+    /// What is done as a version of a key nears the number of encryptions that it may make.
+    pub encryption_limit: EncryptionLimit,
+    /// When its keys are rotated by themselves.
+    pub rotation: Rotation,
 }
 
 /// Which encryptions are decrypted again, and compared, before they are answered.
@@ -188,6 +195,11 @@ impl Keystore {
         &self.settings.keys
     }
 
+    /// When its keys are rotated by themselves.
+    pub fn rotation(&self) -> Rotation {
+        self.settings.rotation
+    }
+
     /// P-30: a disabled key store refuses all four operations.
     pub fn open(&self, _caller: &Verified) -> Result<(), Refused> {
         if self.settings.enabled { Ok(()) } else { Err(Refused::KeystoreDisabled) }
@@ -264,6 +276,11 @@ impl Permit<'_> {
     pub fn admit(&self, key: &Key<Holders>) -> Result<Option<Admission>, Refused> {
         self.expect_same(key);
         self.requests.admit(self.id).map_err(Refused::OverKeyQuota)
+    }
+
+    /// What is done as a version of the key nears the number of encryptions that it may make.
+    pub fn encryption_limit(&self) -> EncryptionLimit {
+        self.keystore.encryption_limit
     }
 
     /// Whether the key may only be described: its key store is frozen, by its configuration or by one
@@ -459,6 +476,8 @@ mod tests {
             formats: Formats::Own,
             quota: limits::Settings::default(),
             key_quota: limits::Settings::default(),
+            encryption_limit: EncryptionLimit::default(),
+            rotation: Rotation::default(),
         })
     }
 

@@ -22,7 +22,8 @@
 //!    protocol by [`server::rescue`], and [`server::record`] writes down what happened.
 //!
 //! Beside the requests, a [`hsm::steward`] per token connects, reads the [`catalogue`] and probes, and
-//! a [`hsm::fleet::Keeper`] per group of tokens puts the catalogues together.
+//! a [`hsm::fleet::Keeper`] per group of tokens puts the catalogues together. [`counts`] reserves encryptions
+//! before they are made, so that the limit of a key holds across crashes.
 //!
 //! # Layers
 //!
@@ -32,9 +33,8 @@
 //! |---|---|
 //! | 5 process | [`daemon`], [`cli`], [`doctor`], [`config`], [`telemetry`] |
 //! | 4 compose | [`server`] |
-//! | 3 act | [`operations`], [`lifecycle`], [`client`], [`catalogue`], [`tls`], [`metrics`], [`traces`], [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
-//! | 2 decide | [`keystore`], [`limits`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`] |
-//! | 2 decide | [`keystore`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`], [`hsm::transport`] |
+//! | 3 act | [`operations`], [`lifecycle`], [`client`], [`catalogue`], [`counts`], [`tls`], [`metrics`], [`traces`], [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
+//! | 2 decide | [`keystore`], [`limits`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`], [`hsm::transport`], [`counts::book`], [`counts::ledger`], [`counts::limit`], [`counts::store`] |
 //! | 1 protocol | [`wire`], [`sigv4`] |
 //! | 0 words | [`names`], [`secret`], [`clock`] |
 //!
@@ -45,6 +45,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod counts;
 pub mod daemon;
 pub mod doctor;
 pub mod hsm;

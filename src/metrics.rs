@@ -3,9 +3,11 @@
 //! Label values come from closed sets or from names in the configuration, so that a stranger who
 //! sends requests can't create series. Units and names follow the Prometheus conventions.
 
+mod counts;
 mod credentials;
 mod labels;
 mod register;
+mod rotation;
 mod token;
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -23,6 +25,7 @@ use crate::operations::{Part, Trace};
 use crate::wire::health::HealthStatus;
 pub use labels::{Closed, QuotaOf, TracesDropped};
 use register::{counter, counters, float_gauge, gauge, gauges, histogram, histograms, int_gauges};
+pub use rotation::Rotated;
 use token::Gauges;
 pub use token::{HsmCall, JobRefused, TokenMetrics};
 
@@ -53,6 +56,10 @@ pub struct Metrics {
     restart_pending: IntGauge,
     certificate_expiry: Gauge,
     key_encryptions: IntCounterVec,
+    encryptions_counted: IntGaugeVec,
+    encryption_share: IntGauge,
+    count_write_failures: IntCounter,
+    rotations: IntCounterVec,
     write_checks_failed: IntCounterVec,
     write_checks_skipped: IntCounterVec,
     hsm_calls: HistogramVec,
@@ -186,6 +193,28 @@ impl Metrics {
                 "xksd_key_encryptions_total",
                 "Encryptions made by the HSM, by external key; AES-GCM is bounded at 2^32 a key.",
                 &["keystore", "key"],
+            ),
+            encryptions_counted: int_gauges(
+                r,
+                "xksd_key_encryptions_counted",
+                "Encryptions of this proxy's that count against the 2^32 of a version of a key.",
+                &["tokens", "key", "version", "object_id"],
+            ),
+            encryption_share: gauge(
+                r,
+                "xksd_key_encryptions_share",
+                "What this proxy may use of the 2^32 encryptions of each version of a key.",
+            ),
+            count_write_failures: counter(
+                r,
+                "xksd_key_encryptions_write_failures_total",
+                "Failed writes of the encryption counts to the state directory.",
+            ),
+            rotations: counters(
+                r,
+                "xksd_rotations_total",
+                "Keys that fell due and were to be rotated, by what came of it.",
+                &["keystore", "outcome"],
             ),
             write_checks_failed: counters(
                 r,

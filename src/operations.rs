@@ -3,6 +3,7 @@
 //! They know nothing of HTTP. Where an answer is final for KMS (no such key, no such version), it
 //! is given only when every token was read completely after the request arrived.
 
+mod tally;
 mod trace;
 mod way;
 
@@ -11,6 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::clock::Deadline;
+use crate::counts::{Counts, NotCounted};
 use crate::hsm::backend::Sealed;
 use crate::hsm::fault::FaultKind;
 use crate::hsm::fleet::{Attempt, Enough, Group, GroupCatalogue};
@@ -27,6 +29,7 @@ use crate::wire::request::{DecryptRequest, EncryptRequest, IntegrityValue};
 use crate::wire::response::{
     DecryptResponse, EncryptResponse, KeySpec, KeyStatus, KeyUsage, MetadataResponse,
 };
+use tally::Tally;
 pub use trace::{Part, Step, Trace, Work};
 use way::Way;
 
@@ -68,6 +71,9 @@ pub enum OperationError {
     /// AAD or metadata do not fit into the frame; the parser's limits exclude it.
     #[error("{0}")]
     Frame(#[from] FrameError),
+    /// The encryption would not be counted, or would be one too many.
+    #[error("{0}")]
+    NotCounted(#[from] NotCounted),
     /// The token did not do it.
     #[error("{0}")]
     Token(TokenError),
@@ -96,6 +102,8 @@ pub struct Call<'a> {
     pub arrived: Instant,
     /// When the answer is of no use any more.
     pub deadline: Deadline,
+    /// Where encryptions are counted against the limit of their key, if they are.
+    pub counts: Option<&'a Counts>,
     /// What is to be recorded.
     pub trace: &'a mut Trace,
 }
@@ -136,7 +144,11 @@ pub async fn encrypt(
         }
         let attempt = way.next(&key)?;
         let aad = aad.as_deref();
-        match encrypt_once(call, &attempt, &key, &plaintext, aad, (integrity, writing)).await {
+        // Before any call to the HSM, and for each attempt: a retry is an encryption like any other.
+        let tally = Tally::take(call, permit, &key).await?;
+        match encrypt_once(call, &attempt, (&key, tally), &plaintext, aad, (integrity, writing))
+            .await
+        {
             Ok(answer) => return Ok(answer),
             Err(error) => way.failed(&attempt, &key, error)?,
         }
@@ -147,7 +159,7 @@ pub async fn encrypt(
 async fn encrypt_once(
     call: &mut Call<'_>,
     attempt: &Attempt<'_>,
-    key: &AuthorizedKey,
+    (key, tally): (&AuthorizedKey, Tally<'_>),
     plaintext: &Arc<Plaintext>,
     aad: Option<&[u8]>,
     (integrity, Writing { format, check }): (IntegrityValue, Writing),
@@ -163,7 +175,9 @@ async fn encrypt_once(
     // An answer that is late or lost may have been an encryption all the same: better one too many
     // against the key's bound than one too few.
     let refused = [TokenError::QueueFull, TokenError::Overloaded, TokenError::Down];
-    if !sealed.as_ref().is_err_and(|error| refused.contains(error)) {
+    if sealed.as_ref().is_err_and(|error| refused.contains(error)) {
+        tally.give_back();
+    } else {
         call.trace.encryptions += 1;
     }
     let Sealed { iv, ciphertext, tag } = sealed?;

@@ -13,6 +13,7 @@ mod keys;
 mod reload;
 mod serve;
 mod startup;
+mod state;
 mod status;
 
 use std::path::PathBuf;
@@ -56,6 +57,9 @@ enum Command {
     Status(status::Status),
     /// Have a running daemon read its configuration anew, over its control socket
     Reload(reload::Reload),
+    /// Set up what a daemon has to remember
+    #[command(subcommand)]
+    State(state::State),
     /// The process of a token's PKCS#11 library; the daemon starts it
     #[command(hide = true)]
     HsmWorker(hsm_worker::HsmWorker),
@@ -93,6 +97,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Bench(bench) => bench.run(),
         Command::Status(status) => status.run(),
         Command::Reload(reload) => reload.run(),
+        Command::State(state) => state.run(),
         Command::HsmWorker(worker) => worker.run(),
     }
 }

@@ -9,6 +9,7 @@ use clap::Args;
 use super::startup::{Surroundings, configuration, configuration_for_modules};
 use super::{ConfigFile, Exit, Failure};
 use crate::config::{Config, Isolation, Token};
+use crate::counts::store::StoreError;
 use crate::daemon::{self, Load, PassedError, StartError};
 use crate::names::TokenName;
 use crate::telemetry;
@@ -85,6 +86,20 @@ fn failure(error: StartError, addresses: &[(&'static str, SocketAddr)]) -> Failu
         StartError::Control(_) => {
             let hint = "another process may have it, or its directory be missing or another's";
             Failure::new(Exit::OsError, &error).hint(hint)
+        }
+        StartError::State(error) => {
+            let hint = match error {
+                StoreError::InUse(_) => "give each daemon a state.directory of its own",
+                StoreError::Later(..) => {
+                    "run the release that wrote it; or move the file away, and every version of a key \
+                     that exists counts as having used its share"
+                }
+                _ => {
+                    "state.directory names it; `xksd state init` makes it for a new installation, and \
+                     the daemon's user must own it"
+                }
+            };
+            Failure::new(Exit::OsError, error).hint(hint)
         }
         StartError::System(_) => Failure::new(Exit::OsError, &error),
     }

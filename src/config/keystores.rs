@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use super::credentials::{SeenIds, credentials};
+use super::limits;
 use super::parse::{alternatives, flag, number_within};
 use super::reader::{Section, Shape, parsed};
 use super::report::Wrong;
-use crate::keystore::{KeyRule, Settings, VerifyWrites};
-use crate::limits::{self, Rate};
+use crate::counts::limit::EncryptionLimit;
+use crate::keystore::{KeyRule, Rotation, Settings, VerifyWrites};
+use crate::limits::Rate;
 use crate::names::{KeystoreName, PathPrefix, Region, TokenName};
 use crate::wire::ciphertext_format::{AWS_SAMPLE, Formats, SampleConstants, SampleMetadata};
 
@@ -22,7 +24,11 @@ struct Seen {
 }
 
 /// Reads all of `keystores`; those at fault are left out.
-pub(super) fn keystores(root: &mut Section<'_>, tokens: &[String]) -> Vec<Settings> {
+pub(super) fn keystores(
+    root: &mut Section<'_>,
+    tokens: &[String],
+    has_state: bool,
+) -> Vec<Settings> {
     let sections = root.named("keystores");
     let mut seen = Seen::default();
     let read = |(name, mut section): (String, Section<'_>)| {
@@ -30,7 +36,11 @@ pub(super) fn keystores(root: &mut Section<'_>, tokens: &[String]) -> Vec<Settin
         if let Err(error) = &parsed {
             section.report.fault(&format!("keystores.{name}"), None, error.into());
         }
-        keystore(parsed.ok(), &name, &mut section, tokens, &mut seen)
+        let settings = keystore(parsed.ok(), &name, &mut section, tokens, &mut seen);
+        let limit = limits::encryption_limit(&mut section, has_state);
+        let formats = settings.as_ref().map(|settings| &settings.formats);
+        let rotation = limits::rotation(&mut section, formats, has_state);
+        Some(Settings { encryption_limit: limit?, rotation: rotation?, ..settings? })
     };
     sections.into_iter().filter_map(read).collect()
 }
@@ -74,6 +84,8 @@ fn keystore(
         formats: formats?,
         quota: quota?,
         key_quota: key_quota?,
+        encryption_limit: EncryptionLimit::default(),
+        rotation: Rotation::default(),
     })
 }
 
@@ -179,7 +191,7 @@ fn formats(section: &mut Section<'_>) -> Option<Formats> {
 }
 
 /// A section with what is allowed of requests; nothing is limited that it does not name.
-fn quota(section: &mut Section<'_>, key: &'static str) -> Option<limits::Settings> {
+fn quota(section: &mut Section<'_>, key: &'static str) -> Option<crate::limits::Settings> {
     const RATE: &str = "requests_per_second";
     const BURST: &str = "burst";
     let mut section = section.section(key);
@@ -201,5 +213,5 @@ fn quota(section: &mut Section<'_>, key: &'static str) -> Option<limits::Setting
             return None;
         }
     };
-    Some(limits::Settings { rate, concurrent: concurrent.map(at_least_one) })
+    Some(crate::limits::Settings { rate, concurrent: concurrent.map(at_least_one) })
 }

@@ -9,6 +9,7 @@ mod command;
 mod credentials;
 mod fault;
 mod keystores;
+mod limits;
 mod parse;
 mod reader;
 mod report;
@@ -51,6 +52,8 @@ pub const TEMPLATE: &str = include_str!("template.toml");
 /// Everything that can be configured, valid as a whole.
 #[derive(Debug)]
 pub struct Config {
+    /// The file, for commands that are to read the same.
+    pub file: PathBuf,
     /// The XKS listener.
     pub server: Server,
     /// The listener for health checks and metrics.
@@ -61,6 +64,8 @@ pub struct Config {
     pub traces: Option<crate::traces::Settings>,
     /// How many proxies serve this endpoint (P-60).
     pub fleet_size: NonZeroU32,
+    /// Where encryptions are counted; `None`: nowhere.
+    pub state_directory: Option<PathBuf>,
     /// HSM tokens.
     pub tokens: BTreeMap<TokenName, Token>,
     /// Key stores; each names one of the tokens, no two clash.
@@ -184,15 +189,20 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
     let traces = traces::traces(&mut root);
     let fleet_size = server::fleet_size(&mut root);
     let reload_on_change = server::reload(&mut root);
+    let state_directory = limits::state_directory(&mut root);
     let tokens = tokens::tokens(&mut root);
-    let keystores = keystores::keystores(&mut root, &tokens.names);
+    // One that is at fault is not missing as well.
+    let has_state = state_directory.as_ref().is_none_or(Option::is_some);
+    let keystores = keystores::keystores(&mut root, &tokens.names, has_state);
     version?;
     Some(Config {
+        file: report.configuration_file(),
         server: server?,
         ops: ops?,
         log: log?,
         traces: traces?,
         fleet_size: fleet_size?,
+        state_directory: state_directory?,
         tokens: tokens.tokens,
         keystores,
         credentials: report.credentials.take(),

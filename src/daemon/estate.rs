@@ -18,6 +18,8 @@ use super::transport::Transport;
 use super::{StartError, changes};
 use crate::clock::Deadline;
 use crate::config::{Config, CredentialPlace};
+use crate::counts::Counts;
+use crate::counts::limit::Share;
 use crate::hsm::token::Token;
 use crate::keystore::{self, Clash, Keystore, Keystores};
 use crate::metrics::Metrics;
@@ -54,6 +56,8 @@ pub(super) struct Shown {
 #[derive(Debug)]
 pub(super) struct Estate {
     pub(super) shown: Shown,
+    /// Where encryptions are counted, if anywhere: from the start on.
+    pub(super) counts: Option<Arc<Counts>>,
     /// Keepers of groups that are served, or were a moment ago.
     pub(super) keepers: JoinSet<()>,
     /// What waits for the last request that began before a swap.
@@ -116,10 +120,20 @@ impl Estate {
         let Loaded { config, transport } = loaded;
         let fixed = Fixed::of(&config);
         let Config {
-            server, log, fleet_size, keystores, credentials, secret_places, warnings, ..
+            server,
+            log,
+            fleet_size,
+            state_directory,
+            keystores,
+            credentials,
+            secret_places,
+            warnings,
+            ..
         } = config;
         show_ages(&metrics, &credentials);
         let keystores = together(keystores, &Keystores::default())?;
+        let state = state_directory.as_deref();
+        let counts = super::counts::open(state, fleet_size, &keystores, &metrics)?;
         let surroundings = Surroundings { log: &log, secrets: &secret_places };
         let mut in_use = BTreeMap::new();
         for (name, token) in config.tokens {
@@ -129,11 +143,18 @@ impl Estate {
             in_use.insert(name, started);
         }
         let mut keepers = JoinSet::new();
-        let groups = Groups::new(&members(&in_use), &keystores, &Groups::default(), &mut keepers);
+        let groups = Groups::new(
+            &members(&in_use),
+            &keystores,
+            &Groups::default(),
+            counts.as_ref(),
+            &mut keepers,
+        );
         let snapshot = Snapshot {
             keystores,
             groups: groups.by_keystore.clone(),
             fleet_size,
+            counts: counts.clone(),
             limits: wire::limits::Limits::default(),
             deadline: server.deadline,
         };
@@ -152,6 +173,7 @@ impl Estate {
         };
         Ok(Self {
             shown,
+            counts,
             keepers,
             retiring: JoinSet::new(),
             warnings,
@@ -197,7 +219,13 @@ impl Estate {
             in_use.insert(started.token.name().clone(), started.clone());
         }
         let members = members(&in_use);
-        let groups = Groups::new(&members, &keystores, &self.groups, &mut self.keepers);
+        let groups = Groups::new(
+            &members,
+            &keystores,
+            &self.groups,
+            self.counts.as_ref(),
+            &mut self.keepers,
+        );
         match self.wait_for(&plan.candidates, &groups).await {
             Ok(warnings) => config.warnings.extend(warnings),
             Err(objections) => {
@@ -287,10 +315,14 @@ impl Estate {
             self.gone.extend(ids.map(|id| (keystore.name().clone(), id.clone())));
         }
         groups.widen();
+        if let Some(counts) = &self.counts {
+            counts.go_on_with(Share::of(fleet_size), &super::counts::token_sets(&keystores));
+        }
         let replaced = self.shown.serving.replace(Snapshot {
             keystores,
             groups: groups.by_keystore.clone(),
             fleet_size,
+            counts: self.counts.clone(),
             limits: before.limits,
             deadline: server.deadline,
         });

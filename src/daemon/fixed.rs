@@ -16,6 +16,7 @@ pub(super) struct Fixed {
     metrics_listen: Option<SocketAddr>,
     control_socket: Option<PathBuf>,
     log_format: Format,
+    state_directory: Option<PathBuf>,
     /// Where traces go, and of how many requests.
     traces: Option<(String, Ratio)>,
 }
@@ -29,6 +30,7 @@ impl Fixed {
             metrics_listen: config.ops.metrics_listen,
             control_socket: config.ops.control_socket.clone(),
             log_format: config.log.format,
+            state_directory: config.state_directory.clone(),
             traces: config
                 .traces
                 .as_ref()
@@ -46,6 +48,7 @@ impl Fixed {
             ("ops.metrics_listen", self.metrics_listen != other.metrics_listen),
             ("ops.control_socket", self.control_socket != other.control_socket),
             ("log.format", self.log_format != other.log_format),
+            ("state.directory", self.state_directory != other.state_directory),
             ("traces", self.traces != other.traces),
         ];
         differences.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()

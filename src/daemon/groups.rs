@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tokio::task::{AbortHandle, JoinSet};
 
+use crate::counts::Counts;
+use crate::counts::auditor::Auditor;
 use crate::hsm::fleet::{Group, Keeper};
 use crate::hsm::token::Token;
 use crate::keystore::{KeyRule, Keystore, Keystores};
@@ -17,12 +19,15 @@ pub(super) struct Kept {
     /// What its keys are wanted for now.
     pub(super) rules: Vec<KeyRule>,
     keeper: AbortHandle,
+    /// Who tells the counts which versions there are, where encryptions are counted.
+    auditor: Option<AbortHandle>,
 }
 
 impl Kept {
     /// Ends the keeper. Whoever still has the group sees its keys as they were last.
     pub(super) fn end(&self) {
         self.keeper.abort();
+        self.auditor.iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -40,6 +45,7 @@ impl Groups {
         tokens: &HashMap<TokenName, Arc<Token>>,
         keystores: &Keystores,
         before: &Self,
+        counts: Option<&Arc<Counts>>,
         keepers: &mut JoinSet<()>,
     ) -> Self {
         let mut by_tokens: HashMap<&[TokenName], Vec<&Keystore>> = HashMap::new();
@@ -52,13 +58,18 @@ impl Groups {
             let rules = keystores.iter().flat_map(|keystore| keystore.key_rules());
             let rules: Vec<KeyRule> = rules.cloned().collect();
             let kept = match before.of(&members) {
-                Some(Kept { group, keeper, .. }) => {
-                    Kept { group: group.clone(), rules, keeper: keeper.clone() }
+                Some(Kept { group, keeper, auditor, .. }) => {
+                    let (keeper, auditor) = (keeper.clone(), auditor.clone());
+                    Kept { group: group.clone(), rules, keeper, auditor }
                 }
                 None => {
                     let group = Arc::new(Group::new(members));
                     let keeper = keepers.spawn(Keeper::new(group.clone(), rules.clone()).run());
-                    Kept { group, rules, keeper }
+                    let audit = |counts: &Arc<Counts>| {
+                        keepers.spawn(Auditor::new(counts.clone(), group.clone()).run())
+                    };
+                    let auditor = counts.map(audit);
+                    Kept { group, rules, keeper, auditor }
                 }
             };
             let names = keystores.iter().map(|keystore| keystore.name().clone());

@@ -31,6 +31,18 @@ pub enum Kind {
     Create(NewKeyUsage),
     /// The next of a key that is in use, for the same usage.
     Rotate,
+    /// The same, without anybody asking, and by several proxies at the same time: each has begun
+    /// ([`begin`]), and has waited until all of them see what the others have made.
+    Follow(Follow),
+}
+
+/// A version that is to be followed by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follow {
+    /// Its number and identity: if it is the newest no more, there is nothing to do.
+    pub newest: (KeyVersion, ObjectId),
+    /// What was made for it when this was begun.
+    pub own: Option<ObjectId>,
 }
 
 /// Which version is to be made, and how.
@@ -92,8 +104,12 @@ pub fn wish(survey: &Survey, order: &Order) -> Result<Wish, Refusal> {
             }
             Ok(Wish { version, usage, origin, previous: None })
         }
-        Kind::Rotate => {
+        Kind::Rotate | Kind::Follow(_) => {
             let newest = survey.newest()?;
+            let identity = (newest.version, newest.object_id);
+            if matches!(order.kind, Kind::Follow(follow) if follow.newest != identity) {
+                return Err(Refusal::Overtaken);
+            }
             if newest.status() != VersionStatus::Enabled {
                 return Err(Refusal::NotInUse(newest.status().as_str()));
             }
@@ -117,6 +133,25 @@ pub fn wish(survey: &Survey, order: &Order) -> Result<Wish, Refusal> {
     }
 }
 
+/// Makes a version as pending, on every token or on the first, unless there is one that can be gone on
+/// with. That [`bear`] completes it from another process, later, is of use with SoftHSM2: a process that
+/// has just made an object may not see those that others have made before, however long it looks.
+///
+/// # Errors
+/// Then one may have been made all the same, which whoever comes next completes or destroys.
+pub fn begin(
+    office: &mut Office,
+    id: &ExternalKeyId,
+    order: &Order,
+) -> Result<Option<ObjectId>, Error> {
+    if let Some(failed) = office.failures().first() {
+        return Err(Refusal::Incomplete(failed.token.clone()).into());
+    }
+    let survey = office.survey(id)?;
+    let wanted = wish(&survey, order)?;
+    unless_begun(office, &survey, &wanted, order)
+}
+
 /// Makes a version on every token, or on the first, waiting until the others show it, has it proved on
 /// all of them, and enables it. What an earlier run has begun is completed where that is possible, and
 /// destroyed where it is not.
@@ -129,17 +164,21 @@ pub fn bear(office: &mut Office, id: &ExternalKeyId, order: &Order) -> Result<Bi
         return Err(Refusal::Incomplete(failed.token.clone()).into());
     }
     let survey = office.survey(id)?;
-    let wanted = wish(&survey, order)?;
-    let source = if wanted.origin == Origin::Replicable { &Source::Shared } else { &order.source };
-    let leaves = leaves(office, &survey, order)?;
-    let (begun, useless) = begun(&survey, &wanted, office.len());
-    for held in useless {
-        discard(office, &survey, held)?;
-    }
-    let mut own = match begun {
-        None => Some(make(office, id, &wanted, source, leaves)?),
-        Some(_) => None,
+    let begun = match order.kind {
+        Kind::Follow(follow) => follow.own,
+        _ => None,
     };
+    let wanted = match wish(&survey, order) {
+        Err(refusal) => return Err(withdraw(office, &survey, begun, refusal)),
+        Ok(wanted) => wanted,
+    };
+    let source = source(&wanted, order);
+    let leaves = leaves(office, &survey, order)?;
+    let made = match order.kind {
+        Kind::Follow(_) => None,
+        _ => unless_begun(office, &survey, &wanted, order)?,
+    };
+    let own = begun.or(made);
     let patience = match source {
         Source::Generated => order.patience,
         _ => SETTLING,
@@ -155,7 +194,8 @@ pub fn bear(office: &mut Office, id: &ExternalKeyId, order: &Order) -> Result<Bi
         let survey = office.survey(id)?;
         // SoftHSM2 may miss an object for a moment while another process makes one.
         let is_missed = in_use(&survey) < seen;
-        if is_missed || own.is_some_and(|own| survey.versions.iter().all(|h| h.object_id != own)) {
+        if is_missed || made.is_some_and(|made| survey.versions.iter().all(|h| h.object_id != made))
+        {
             continue;
         }
         let still = wish(&survey, order).map_err(|refusal| match refusal {
@@ -163,30 +203,28 @@ pub fn bear(office: &mut Office, id: &ExternalKeyId, order: &Order) -> Result<Bi
             other => other,
         });
         // Others may have begun at the same time. All go on with the same one, and each destroys its
-        // own.
+        // own: when the one that was chosen is in use, and not before. Until then somebody who has not
+        // seen that one may be about to enable this one.
         let chosen = lowest(&survey, &wanted);
-        if let Some(lost) = own.filter(|own| still.as_ref() != Ok(&wanted) || Some(*own) != chosen)
-        {
-            discard(office, &survey, lost)?;
-            // What others have imported is other material, and what they share is theirs to complete.
-            if wanted.origin != Origin::Generated {
-                return Err(still.err().unwrap_or(Refusal::Overtaken).into());
-            }
-            own = None;
+        // What others have imported is other material, and what they share is theirs to complete.
+        let is_anothers = wanted.origin != Origin::Generated
+            && own.is_some_and(|own| chosen.is_some_and(|chosen| chosen != own));
+        if still.as_ref() != Ok(&wanted) || is_anothers {
+            let refusal = still.err().unwrap_or(Refusal::Overtaken);
+            return Err(withdraw(office, &survey, own, refusal));
         }
-        if still? != wanted {
-            return Err(Refusal::Overtaken.into());
-        }
-        let chosen = chosen.ok_or(Refusal::Overtaken)?;
+        let Some(chosen) = chosen else { continue };
         let objects = match ready(office, id, chosen, &wanted, source, leaves, patience) {
             Ok(objects) => objects,
-            // Somebody has destroyed it meanwhile.
+            // Somebody has destroyed it meanwhile, or the token does not show it for a moment.
             Err(Error::Token { fault, .. }) if fault.kind == FaultKind::HandleStale => continue,
+            Err(Error::Refused(Refusal::Overtaken)) => continue,
             // Of no use to anybody, and never in use.
             Err(Error::Refused(refusal)) => {
                 let survey = office.survey(id)?;
                 discard(office, &survey, chosen)?;
-                return Err(refusal.into());
+                let other = own.filter(|own| *own != chosen);
+                return Err(withdraw(office, &survey, other, refusal));
             }
             Err(error) => return Err(error),
         };
@@ -202,9 +240,38 @@ pub fn bear(office: &mut Office, id: &ExternalKeyId, order: &Order) -> Result<Bi
             continue;
         }
         let state = settle(office, id, chosen, wanted.previous)?;
+        if let Some(lost) = own.filter(|own| *own != chosen) {
+            let survey = office.survey(id)?;
+            discard(office, &survey, lost)?;
+        }
         return Ok(Birth { state, usage: wanted.usage, was_begun: own != Some(chosen) });
     }
     Err(Error::Unsettled)
+}
+
+/// Makes a pending version, unless one can be gone on with. What nobody can go on with is destroyed.
+fn unless_begun(
+    office: &mut Office,
+    survey: &Survey,
+    wanted: &Wish,
+    order: &Order,
+) -> Result<Option<ObjectId>, Error> {
+    let (begun, useless) = begun(survey, wanted, office.len());
+    for held in useless {
+        discard(office, survey, held)?;
+    }
+    match begun {
+        Some(_) => Ok(None),
+        None => {
+            let leaves = leaves(office, survey, order)?;
+            make(office, &survey.id, wanted, source(wanted, order), leaves).map(Some)
+        }
+    }
+}
+
+/// Where the key material comes from: a version that follows one that is shared is shared as well.
+fn source<'a>(wanted: &Wish, order: &'a Order) -> &'a Source {
+    if wanted.origin == Origin::Replicable { &Source::Shared } else { &order.source }
 }
 
 /// What an earlier run has begun and this one can complete, and all that nobody can: of what was
@@ -235,7 +302,7 @@ fn lowest(survey: &Survey, wish: &Wish) -> Option<ObjectId> {
 /// Whether the new version may leave its token: as was asked, or as the version that it follows.
 fn leaves(office: &mut Office, survey: &Survey, order: &Order) -> Result<Leaves, Error> {
     let newest = match (order.kind, survey.newest()) {
-        (Kind::Rotate, Ok(newest)) => newest,
+        (Kind::Rotate | Kind::Follow(_), Ok(newest)) => newest,
         _ => return Ok(order.leaves),
     };
     let is_shared = newest.state.as_ref().is_some_and(|s| s.origin == Origin::Replicable);
@@ -246,6 +313,17 @@ fn leaves(office: &mut Office, survey: &Survey, order: &Order) -> Result<Leaves,
         }
     }
     Ok(order.leaves)
+}
+
+/// Destroys what was made for nothing.
+fn withdraw(
+    office: &mut Office,
+    survey: &Survey,
+    own: Option<ObjectId>,
+    refusal: Refusal,
+) -> Error {
+    let withdrawn = own.map_or(Ok(()), |own| discard(office, survey, own));
+    withdrawn.err().unwrap_or_else(|| refusal.into())
 }
 
 /// One call for each object puts the version in use.

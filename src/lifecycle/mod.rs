@@ -1,4 +1,4 @@
-//! The life of keys, by hand: what `xksd keys` does in the tokens.
+//! The life of keys: what `xksd keys` does in the tokens, by hand or started by a daemon.
 //!
 //! All state is in the tokens, and daemons read it while it changes; there is neither a lock nor a
 //! compare-and-swap. So
@@ -22,7 +22,7 @@ mod replicate;
 mod survey;
 mod verify;
 
-pub use birth::{Birth, Kind, Order, bear, begun, wish};
+pub use birth::{Birth, Follow, Kind, Order, bear, begin, begun, wish};
 pub use change::{Change, Plan, Write, apply, plan};
 pub use destroy::{Doomed, destroy, doomed};
 pub use door::{Door, door};

@@ -13,6 +13,7 @@ use super::record::Record;
 use super::rescue::{Failure, Rescued};
 use super::serving::{Lease, Serving};
 use crate::clock::Deadline;
+use crate::counts::Counts;
 use crate::hsm::fleet::Group;
 use crate::hsm::lanes::Lane;
 use crate::keystore::{Keystore, Keystores};
@@ -38,6 +39,8 @@ pub struct Snapshot {
     pub groups: HashMap<KeystoreName, Arc<Group>>,
     /// How many proxies serve this endpoint (P-60).
     pub fleet_size: NonZeroU32,
+    /// Where encryptions are counted against the limits of keys, if there is such a place.
+    pub counts: Option<Arc<Counts>>,
     /// Largest plaintext, ciphertext and AAD (P-23).
     pub limits: Limits,
     /// Time for a request, from its head (P-8).
@@ -150,8 +153,9 @@ impl Pipeline {
             Target::Key { id, operation } => {
                 // Before the body is looked at: what is too much costs next to nothing.
                 let admission = keystore.admit(&caller)?;
+                let (counts, id) = (now.counts.as_deref(), &id);
                 let mut call =
-                    KeyCall { caller, admission, keystore, id: &id, group, arrived, deadline };
+                    KeyCall { caller, admission, keystore, id, group, counts, arrived, deadline };
                 match operation {
                     KeyOperation::Metadata => call.describe(body, record).await,
                     KeyOperation::Encrypt => call.encrypt(body, now.limits, record).await,
@@ -212,6 +216,7 @@ struct KeyCall<'a> {
     keystore: &'a Keystore,
     id: &'a ExternalKeyId,
     group: &'a Group,
+    counts: Option<&'a Counts>,
     arrived: Instant,
     deadline: Deadline,
 }
@@ -261,9 +266,9 @@ impl KeyCall<'_> {
     }
 
     fn call<'a>(&'a self, record: &'a mut Record) -> Call<'a> {
-        let Self { group, arrived, deadline, .. } = *self;
+        let Self { group, counts, arrived, deadline, .. } = *self;
         let lane = Lane::Keystore(self.keystore.name().clone());
-        Call { group, lane, arrived, deadline, trace: &mut record.trace }
+        Call { group, lane, arrived, deadline, counts, trace: &mut record.trace }
     }
 }
 

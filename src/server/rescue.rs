@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use crate::counts::NotCounted;
 use crate::hsm::fault::FaultKind;
 use crate::hsm::key::KeyFault;
 use crate::hsm::token::TokenError;
@@ -298,6 +299,19 @@ fn operation(error: OperationError) -> Translation {
              thrown away: look at the HSM",
             Act,
         ),
+        OperationError::NotCounted(NotCounted::Exhausted) => (
+            InvalidState,
+            "this version of the external key has encrypted as often as it may under AES-GCM with \
+             random initialization vectors (NIST SP 800-38D), by this proxy's share: rotate the \
+             external key in the HSM",
+            Act,
+        ),
+        OperationError::NotCounted(NotCounted::Unwritable) => (
+            Internal,
+            "the external key store proxy cannot count this encryption in its state directory, and is \
+             told to refuse then: its log has the details",
+            Act,
+        ),
         OperationError::Frame(_) => (
             UnsupportedOperation,
             "the additional authenticated data is longer than this proxy supports",
@@ -384,6 +398,8 @@ mod tests {
             OperationError::BadCiphertext,
             OperationError::Unproved,
             OperationError::CheckFailed,
+            OperationError::NotCounted(NotCounted::Exhausted),
+            OperationError::NotCounted(NotCounted::Unwritable),
             OperationError::Token(TokenError::QueueFull),
             OperationError::Token(TokenError::Overloaded),
             OperationError::Token(TokenError::Late),

@@ -81,6 +81,7 @@ mod tests {
         Snapshot {
             keystores: Keystores::default(),
             groups: Default::default(),
+            counts: None,
             fleet_size: NonZeroU32::new(fleet_size).unwrap(),
             limits: Limits::default(),
             deadline: Duration::from_millis(100),

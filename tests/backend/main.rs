@@ -9,6 +9,7 @@ mod fleet;
 mod isolation;
 mod iv;
 mod lifecycle;
+mod limit;
 mod proxy;
 mod token;
 mod writes;

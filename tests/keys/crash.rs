@@ -271,3 +271,42 @@ fn a_pair_is_made_once_or_again() {
         }
     }
 }
+
+/// As a daemon has it run, in two commands: whoever comes next goes on from what is left, or finds it
+/// done, and never makes one more.
+#[test]
+fn rotate_for_a_daemon_is_killed_at_each_call() {
+    const FOLLOW: &str = "rotate key --follow 1:0f8e4a5b6c7d8e9f";
+    fn prepare(house: &House) {
+        house.import(&["a"], "key", "xksd1:0f8e4a5b6c7d8e9f:1:enabled:1:20260101:-:-");
+    }
+    killed_everywhere(
+        &["a"],
+        prepare,
+        &format!("{FOLLOW} --begin"),
+        |house| {
+            let left = versions(house).expect("the key is there");
+            assert!([enabled(&[1]), pending_before(&[1])].contains(&left), "{left:?}");
+        },
+        |house, said| {
+            assert_eq!(said.code, Some(0), "{said:?}");
+            assert_eq!(versions(house), Some(pending_before(&[1])), "{said:?}");
+        },
+    );
+    killed_everywhere(
+        &["a"],
+        |house| {
+            prepare(house);
+            house.good(&format!("{FOLLOW} --begin"));
+        },
+        FOLLOW,
+        |house| {
+            let left = versions(house).expect("the key is there");
+            assert!([pending_before(&[1]), enabled(&[2, 1])].contains(&left), "{left:?}");
+        },
+        |house, said| {
+            assert_eq!(said.code, Some(0), "{said:?}");
+            assert_eq!(versions(house), Some(enabled(&[2, 1])), "{said:?}");
+        },
+    );
+}

@@ -6,6 +6,7 @@ mod destroy;
 mod freeze;
 mod house;
 mod import;
+mod race;
 mod replicable;
 mod replicate;
 mod rotate;

@@ -4,6 +4,7 @@
 //! and gives a row of figures. The short forms are ordinary tests. The long ones are run, all of
 //! them, by `make soak`, which prints the rows as the table in `docs/reliability.md`.
 
+mod automatic;
 mod chaos;
 mod codes;
 mod credentials;

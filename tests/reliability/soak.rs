@@ -3,8 +3,8 @@
 use crate::figures::{HEAD, Row};
 use crate::world::{Isolation, Scale};
 use crate::{
-    chaos, codes, credentials, fleet, library, network, pin, quotas, reload, restart, rotation,
-    writes,
+    automatic, chaos, codes, credentials, fleet, library, network, pin, quotas, reload, restart,
+    rotation, writes,
 };
 
 /// A scenario's name for `SOAK_ONLY`, and itself.
@@ -29,7 +29,7 @@ const SCENARIOS: &[Scenario] = &[
     }),
     ("reload", |scale| in_both(|isolation| vec![reload::reloaded(scale, isolation)])),
     ("credentials", |scale| vec![credentials::rotated(scale)]),
-    ("rotation", |scale| vec![rotation::rotated(scale)]),
+    ("rotation", |scale| vec![rotation::rotated(scale), automatic::raced(scale)]),
     ("writes", |scale| {
         let mut rows = writes::checked(scale);
         rows.extend([writes::unchecked(scale), writes::uncheckable(scale)]);

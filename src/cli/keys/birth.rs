@@ -4,15 +4,19 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
+use rustix::process::{Signal, set_parent_process_death_signal};
 use serde_json::json;
 
 use super::super::failure::{print, say};
+use super::change::Object;
 use super::scope::{Scope, Unnamed, conclude};
 use super::{Exit, Failure, words};
 use crate::hsm::backend::{Leaves, NewKeyUsage};
 use crate::hsm::key::{KeyKind, Usage};
-use crate::lifecycle::{Birth, Error, Kind, Office, Order, Refusal, Source, bear, begun, wish};
-use crate::names::ExternalKeyId;
+use crate::lifecycle::{
+    Birth, Error, Follow, Kind, Office, Order, Refusal, Source, bear, begin, begun, wish,
+};
+use crate::names::{ExternalKeyId, KeyVersion, ObjectId};
 
 /// How long the other tokens may take to show a new object.
 const REPLICATION_PATIENCE: &str = "30";
@@ -60,6 +64,52 @@ pub(in crate::cli) struct Rotate {
     /// Print the new version as JSON
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    unattended: Unattended,
+}
+
+/// How a daemon has a key rotated, in two commands; people do not.
+#[derive(Debug, Args)]
+struct Unattended {
+    /// Number and object id of the newest version: if it is another, there is nothing to do
+    #[arg(long, hide = true, value_name = "VERSION:OBJECT-ID")]
+    follow: Option<Newest>,
+    /// Only make the next version, as pending
+    #[arg(long, hide = true, requires = "follow")]
+    begin: bool,
+    /// Object id of what was made so
+    #[arg(long, hide = true, value_name = "OBJECT-ID", requires = "follow")]
+    #[arg(conflicts_with = "begin")]
+    own: Option<Object>,
+}
+
+/// `--follow`
+#[derive(Debug, Clone, Copy)]
+struct Newest(KeyVersion, ObjectId);
+
+impl FromStr for Newest {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let (version, object_id) = text.split_once(':')?;
+            let version = KeyVersion::new(version.parse().ok()?);
+            Some(Self(version, ObjectId::from_hex(object_id)?))
+        };
+        parse().ok_or("must be a version's number and its object id, with a colon between")
+    }
+}
+
+impl Unattended {
+    fn kind(&self) -> Kind {
+        match self.follow {
+            None => Kind::Rotate,
+            Some(Newest(version, object_id)) => {
+                let own = self.own.map(|Object(object_id)| object_id);
+                Kind::Follow(Follow { newest: (version, object_id), own })
+            }
+        }
+    }
 }
 
 /// `--usage`
@@ -118,15 +168,24 @@ impl Rotate {
             let hint = format!("first take `encrypt_as` out of [keystores.{keystore}], for good");
             return Err(Failure::new(Exit::CannotCreate, failure).hint(hint));
         }
+        let kind = self.unattended.kind();
+        if matches!(kind, Kind::Follow(_)) {
+            // What is left of it then is in order, and another daemon goes on.
+            let bound = set_parent_process_death_signal(Some(Signal::KILL));
+            bound.map_err(|error| Failure::new(Exit::OsError, error))?;
+        }
         let mut office = self.scope.open(Unnamed::Group)?;
         let patience = Duration::from_secs(self.wait.into());
-        let order = order(Kind::Rotate, self.replicable, patience);
+        let order = order(kind, self.replicable, patience);
         if self.dry_run {
             return would_bear(&mut office, &self.id, &order, self.json);
         }
+        if self.unattended.begin {
+            return self.begin(&mut office, &order);
+        }
         let birth = match bear(&mut office, &self.id, &order) {
             Ok(birth) => birth,
-            Err(error) => return refused(&office, &self.id, error),
+            Err(error) => return self.refused(&office, kind, error),
         };
         if self.json {
             tell(&office, &self.id, &birth)?;
@@ -136,6 +195,27 @@ impl Rotate {
             say(&format!("version {version} of `{}`{how} is {status}", self.id));
         }
         conclude(&office, &self.id, Ok(()))
+    }
+
+    /// Prints the object id of what was made; `null` if somebody else had begun.
+    fn begin(&self, office: &mut Office, order: &Order) -> Result<(), Failure> {
+        match begin(office, &self.id, order) {
+            Ok(own) => {
+                let own = own.map(|object_id| object_id.to_string());
+                print(&format!("{}\n", json!({ "own": own })))
+            }
+            Err(error) => self.refused(office, order.kind, error),
+        }
+    }
+
+    fn refused(&self, office: &Office, kind: Kind, error: Error) -> Result<(), Failure> {
+        match (kind, error) {
+            (Kind::Follow(_), Error::Refused(Refusal::Overtaken)) => {
+                say(&format!("nothing to do: `{}` was rotated by somebody else", self.id));
+                conclude(office, &self.id, Ok(()))
+            }
+            (_, error) => refused(office, &self.id, error),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod birth;
 mod change;
+mod counts;
 mod destroy;
 mod freeze;
 mod herald;

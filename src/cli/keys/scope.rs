@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::super::ConfigFile;
 use super::super::startup::{Surroundings, configuration, configuration_for_modules};
+use super::counts::Reading;
 use super::{Exit, Failure};
 use crate::config::{Config, Token};
 use crate::hsm::codes;
@@ -55,13 +56,27 @@ impl Scope {
         Ok(self.meant(unnamed)?.open())
     }
 
+    /// The same, and what is counted of their keys' encryptions, if that can be read.
+    pub(super) fn open_with_counts(
+        &self,
+        unnamed: Unnamed,
+    ) -> Result<(Office, Option<Reading>), Failure> {
+        let (config, names) = self.config(unnamed)?;
+        Ok((Meant::new(&config, &names)?.open(), Reading::of(&config, &names)))
+    }
+
     /// The tokens that are meant. The process may begin anew here, with their environment: what is
     /// read before, from standard input for one, is lost then.
     pub(super) fn meant(&self, unnamed: Unnamed) -> Result<Meant, Failure> {
+        let (config, names) = self.config(unnamed)?;
+        Meant::new(&config, &names)
+    }
+
+    fn config(&self, unnamed: Unnamed) -> Result<(Config, Vec<TokenName>), Failure> {
         let names = self.names(&configuration(&self.config)?, unnamed)?;
         let is_meant = |name: &TokenName, _: &Token| names.contains(name);
         let config = configuration_for_modules(&self.config, Surroundings::Ours, is_meant)?;
-        Meant::new(&config, &names)
+        Ok((config, names))
     }
 
     /// A key store that writes ciphertexts which can't name a version, if one of those that have the

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::super::failure::{print, say};
+use super::counts::Reading;
 use super::scope::{Scope, Unnamed, conclude, token_failure};
 use super::{Failure, words};
 use crate::hsm::backend::Protection;
@@ -64,7 +65,8 @@ impl List {
 
 impl Describe {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let mut office = self.scope.open(Unnamed::Group)?;
+        let (mut office, counts) = self.scope.open_with_counts(Unnamed::Group)?;
+        let counts = counts.as_ref();
         let survey = match office.survey(&self.id) {
             Ok(survey) if survey.versions.is_empty() => {
                 return conclude(&office, &self.id, Err(Refusal::NoSuchKey.into()));
@@ -76,8 +78,10 @@ impl Describe {
             survey.versions.iter().map(|held| described(&mut office, held)).collect();
         let text = if self.json {
             let (status, fault) = status(&survey);
-            let versions: Vec<_> =
-                versions.iter().map(|version| in_detail(&office, version)).collect();
+            let versions: Vec<_> = versions
+                .iter()
+                .map(|version| in_detail(&office, &self.id, version, counts))
+                .collect();
             let failed = words::failures(office.failures());
             let id = self.id.as_str();
             let mut key = json!({
@@ -88,7 +92,7 @@ impl Describe {
             }
             format!("{key:#}\n")
         } else {
-            versions.iter().map(|version| in_lines(&office, version)).collect()
+            versions.iter().map(|version| in_lines(&office, &self.id, version, counts)).collect()
         };
         print(&text)?;
         conclude(&office, &self.id, Ok(()))
@@ -170,7 +174,12 @@ fn origin(held: &Held) -> String {
     }
 }
 
-fn in_detail(office: &Office, described: &Described<'_>) -> Value {
+fn in_detail(
+    office: &Office,
+    id: &ExternalKeyId,
+    described: &Described<'_>,
+    counts: Option<&Reading>,
+) -> Value {
     let mut version = words::version(described.held);
     let object = |(object, kept): &(&Object, Protection)| {
         let state = object.state.as_ref();
@@ -185,12 +194,18 @@ fn in_detail(office: &Office, described: &Described<'_>) -> Value {
         })
     };
     version["objects"] = described.objects.iter().map(object).collect();
+    version["encryptions"] = counts.map(|counts| counts.in_json(id, described.held)).into();
     version["missing"] =
         described.missing.iter().map(|&token| Value::from(office.name(token).as_str())).collect();
     version
 }
 
-fn in_lines(office: &Office, described: &Described<'_>) -> String {
+fn in_lines(
+    office: &Office,
+    id: &ExternalKeyId,
+    described: &Described<'_>,
+    counts: Option<&Reading>,
+) -> String {
     let Described { held, objects, missing } = described;
     let attributes = &held.objects[0].attributes;
     let mut text = format!(
@@ -210,6 +225,9 @@ fn in_lines(office: &Office, described: &Described<'_>) -> String {
         }
     }
     add("\n".to_owned());
+    if let Some(counts) = counts {
+        add(counts.in_text(id, held));
+    }
     for (object, kept) in objects {
         let status = object.state.as_ref().map_or("foreign", |state| state.status.as_str());
         let epoch = object.state.as_ref().map_or(0, |state| state.epoch);

@@ -155,6 +155,43 @@ fn a_value_at_fault_is_named_with_what_is_allowed() {
 }
 
 #[test]
+fn what_counts_encryptions_wants_a_place_for_them() {
+    let dir = Dir::new();
+    let without = "needs a directory where encryptions are counted";
+    for (line, key) in [
+        ("encryption_limit.at_limit = \"refuse\"", "encryption_limit.at_limit"),
+        ("encryption_limit.warn_percent = 50", "encryption_limit.warn_percent"),
+        ("rotation.before = 1000", "rotation.before"),
+    ] {
+        let toml = and("[keystores.demo]", line);
+        one(&dir, &toml, &format!("keystores.demo.{key}: {without}"));
+        assert!(dir.load(&toml, &[("STATE_DIRECTORY", "/var/lib/xksd")]).is_ok(), "{line}");
+        assert!(dir.faults_with(&toml, &[("STATE_DIRECTORY", "")]).len() == 1, "{line}");
+    }
+    dir.load(&and("[keystores.demo]", "rotation.every = \"30d\""), &[]).unwrap();
+    let with_state = |line: &str| {
+        and("[keystores.demo]", line).replace("[ops]", "[state]\ndirectory = \"x\"\n\n[ops]")
+    };
+    for (line, said) in [
+        ("encryption_limit.warn_percent = 0", "must be a whole number, 1 to 100"),
+        ("encryption_limit.at_limit = \"stop\"", "must be `warn` or `refuse`"),
+        ("encryption_limit.at = \"warn\"", "encryption_limit.at: is no known key"),
+        ("rotation.every = \"23h\"", "rotation.every = \"23h\": must be 1d to 3650d"),
+        ("rotation.before = 4294967297", "must be a whole number, 1 to 4294967296"),
+        ("rotation = \"30d\"", "keystores.demo.rotation: must be a section"),
+        (
+            "rotation.every = \"30d\"\naccept_ciphertexts_of = \"aws-sample\"\n\
+             encrypt_as = \"aws-sample\"",
+            "keystores.demo.rotation: cannot stand beside encrypt_as",
+        ),
+    ] {
+        one(&dir, &with_state(line), said);
+    }
+    let empty = and("[ops]", "").replace("[ops]", "[state]\ndirectory = \"\"\n\n[ops]");
+    one(&dir, &empty, "state.directory = \"\": must not be empty");
+}
+
+#[test]
 fn sections_that_must_be_there_are_named() {
     let dir = Dir::new();
     let said = dir.said("version = 1");

@@ -1,14 +1,17 @@
 //! What a good configuration becomes.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::Path;
 use std::time::Duration;
 
 use super::super::{Isolation, Transport};
 use super::{Dir, GOOD, and, with};
 use crate::client::Scheme;
+use crate::counts::limit::{AtLimit, EncryptionLimit};
 use crate::hsm::pkcs11::TokenSelector;
 use crate::hsm::profile::{self, Initialization};
 use crate::hsm::token;
+use crate::keystore::Rotation;
 use crate::limits;
 use crate::telemetry::{self, Format};
 use crate::tls::ClientAuth;
@@ -132,6 +135,28 @@ fn variables_override_the_file() {
     assert!(!keystore.enabled);
     assert_eq!(keystore.prefix.as_str(), "");
     assert_eq!(keystore.keys.len(), 3);
+}
+
+#[test]
+fn encryptions_are_counted_and_keys_rotated_as_configured() {
+    let dir = Dir::new();
+    let config = dir.load(GOOD, &[]).unwrap();
+    assert_eq!(config.state_directory, None);
+    assert_eq!(config.keystores[0].rotation, Rotation::default());
+    let inline = "encryption_limit = { warn_percent = 50, at_limit = \"refuse\" }\n\
+                  rotation = { every = \"365d\", before = 2147483648 }";
+    let toml = and("[keystores.demo]", inline);
+    let systemd = ("STATE_DIRECTORY", "/var/lib/xksd:/var/lib/other");
+    let config = dir.load(&toml, &[systemd]).unwrap();
+    assert_eq!(config.state_directory.as_deref(), Some(Path::new("/var/lib/xksd")));
+    let keystore = &config.keystores[0];
+    let limit = EncryptionLimit { warn_percent: 50, at_limit: AtLimit::Refuse };
+    assert_eq!(keystore.encryption_limit, limit);
+    let every = Some(Duration::from_secs(365 * 24 * 3600));
+    assert_eq!(keystore.rotation, Rotation { every, before: NonZeroU64::new(1 << 31) });
+    // What the file says comes before what systemd says; relative paths begin at the file.
+    let config = dir.load(&toml, &[systemd, ("XKSD_STATE__DIRECTORY", "state")]).unwrap();
+    assert_eq!(config.state_directory, Some(dir.path("state")));
 }
 
 #[test]

@@ -22,12 +22,14 @@ pub use merge::GroupCatalogue;
 use super::key::{Holders, Version};
 use super::token::{Token, TokenError, TokenState};
 use crate::clock::Deadline;
+use crate::counts::ledger::TokenSet;
 use crate::keystore::KeyRule;
 
 /// Tokens that hold the same keys, in the order in which they are trusted.
 #[derive(Debug)]
 pub struct Group {
     tokens: Vec<Arc<Token>>,
+    token_set: TokenSet,
     catalogue: watch::Sender<GroupCatalogue>,
     /// The keys that are looked at.
     rules: watch::Sender<Vec<KeyRule>>,
@@ -40,8 +42,9 @@ impl Group {
     /// before its [`Keeper`] runs.
     pub fn new(tokens: Vec<Arc<Token>>) -> Self {
         assert!(!tokens.is_empty(), "a key store has a token");
+        let token_set = TokenSet::new(tokens.iter().map(|token| token.name()));
         let (catalogue, rules, turn) = Default::default();
-        Self { tokens, catalogue, rules, turn }
+        Self { tokens, token_set, catalogue, rules, turn }
     }
 
     /// Has only keys looked at that one of these rules allows: it is not ours to encrypt with others.
@@ -69,6 +72,16 @@ impl Group {
     /// Its tokens, in order.
     pub fn tokens(&self) -> &[Arc<Token>] {
         &self.tokens
+    }
+
+    /// Their names, as counts know them.
+    pub fn token_set(&self) -> &TokenSet {
+        &self.token_set
+    }
+
+    /// Tells of every reading of a token's keys, and of what becomes of it.
+    pub fn watch_catalogue(&self) -> watch::Receiver<GroupCatalogue> {
+        self.catalogue.subscribe()
     }
 
     /// Whether any of them serves.

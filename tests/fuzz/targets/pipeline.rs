@@ -14,9 +14,10 @@ use libfuzzer_sys::fuzz_target;
 use support::memory::{MemoryBackend, MemoryKey};
 use tokio::runtime::Runtime;
 use xksd::clock::Clock;
+use xksd::counts::limit::EncryptionLimit;
 use xksd::hsm::fleet::{Group, Keeper};
 use xksd::hsm::token::{self, Token};
-use xksd::keystore::{Keystore, Keystores, Settings, VerifyWrites};
+use xksd::keystore::{Keystore, Keystores, Rotation, Settings, VerifyWrites};
 use xksd::limits;
 use xksd::metrics::Metrics;
 use xksd::names::{AccessKeyId, Region};
@@ -70,6 +71,8 @@ impl Site {
             }),
             quota: limits::Settings::default(),
             key_quota: limits::Settings::default(),
+            encryption_limit: EncryptionLimit::default(),
+            rotation: Rotation::default(),
         });
         let group = Arc::new(Group::new(vec![Arc::new(memory(&runtime, &metrics))]));
         // It reads the keys while the runtime serves a request, which waits for it.
@@ -78,6 +81,7 @@ impl Site {
             groups: HashMap::from([(keystore.name().clone(), group)]),
             keystores: Keystores::new(vec![keystore]).unwrap(),
             fleet_size: NonZeroU32::MIN,
+            counts: None,
             limits: Limits::default(),
             deadline: Duration::from_secs(5),
         };
