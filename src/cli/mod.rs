@@ -3,6 +3,7 @@
 //! stdout is for data, stderr for talk. A failure is `error:` lines, each with its `hint:` lines,
 //! and an exit code of [`Exit`].
 
+mod access;
 mod bench;
 mod config;
 mod doctor;
