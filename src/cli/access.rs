@@ -49,18 +49,15 @@ pub(super) struct Access {
 }
 
 impl Access {
-    pub(super) fn signer(&self) -> Result<Signer, Failure> {
+    /// Signs for a proxy, this one or another.
+    pub(super) fn signer_to(&self, url: &Endpoint) -> Result<Signer, Failure> {
         let secret = SecretAccessKey::new(self.secret()?);
         let secret = secret.map_err(|error| Failure::new(Exit::Usage, error))?;
         let credential = (self.access_key_id.clone(), secret);
-        Ok(Signer::new(self.url.clone(), credential, self.region.clone()))
+        Ok(Signer::new(url.clone(), credential, self.region.clone()))
     }
 
-    pub(super) fn connector(&self) -> Result<Connector, Failure> {
-        self.connector_to(&self.url)
-    }
-
-    /// The way to another proxy, under the same conditions.
+    /// The way to a proxy, this one or another, under the same conditions.
     pub(super) fn connector_to(&self, url: &Endpoint) -> Result<Connector, Failure> {
         let http = if self.http2 { HttpVersion::Http2 } else { HttpVersion::Http1 };
         if url.scheme() == Scheme::Http {

@@ -6,6 +6,7 @@
 
 mod aws_sample;
 mod bad_requests;
+mod bench;
 mod bodies;
 mod canary;
 mod control;
