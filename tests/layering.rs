@@ -20,7 +20,7 @@ const LAYERS: [&[&str]; 6] = [
         "hsm::codes",
         "hsm::profile",
     ],
-    &["operations", "lifecycle", "client", "hsm", "catalogue", "tls", "metrics"],
+    &["operations", "lifecycle", "client", "conformance", "hsm", "catalogue", "tls", "metrics"],
     &["server"],
     &["main", "daemon", "cli", "config", "doctor", "telemetry"],
 ];

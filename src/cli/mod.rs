@@ -6,6 +6,7 @@
 mod access;
 mod bench;
 mod config;
+mod conformance;
 mod doctor;
 mod failure;
 mod hsm_worker;
@@ -30,7 +31,7 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, bench bad answers, or keys verify a difference, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
+const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, conformance a broken rule, bench bad answers, or keys verify a difference, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
     error, 71 refused by the operating system, 73 cannot be created or changed, 74 output cannot be written, \
     77 PIN refused, 78 configuration.";
 
@@ -46,6 +47,8 @@ enum Command {
     Keys(keys::Keys),
     /// Look for what will go wrong before KMS does: configuration, certificate, HSM, keys
     Doctor(doctor::Doctor),
+    /// Examine a proxy, ours or another: the whole protocol, rule by rule
+    Conformance(Box<conformance::Conformance>),
     /// Measure how fast a proxy answers, ours or another
     Bench(Box<bench::Bench>),
     /// Ask a running daemon how it is, over its control socket
@@ -83,6 +86,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Config(config) => config.run(),
         Command::Keys(keys) => keys.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Conformance(conformance) => conformance.run(),
         Command::Bench(bench) => bench.run(),
         Command::Status(status) => status.run(),
         Command::HsmWorker(worker) => worker.run(),
