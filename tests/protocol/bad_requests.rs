@@ -1,4 +1,5 @@
-//! One table of requests, bad ones and a few that are only unusual, each with its exact answer.
+//! One table of requests, bad ones and a few that are only unusual, each with its exact answer: what
+//! `xksd conformance` does not ask of every proxy, byte by byte where no HTTP library would send it.
 //!
 //! The rows stand in [`bodies`](crate::bodies), [`targets`](crate::targets),
 //! [`signatures`](crate::signatures) and [`framing`](crate::framing). After each row the same
@@ -138,7 +139,7 @@ fn table() -> Table {
 fn each_bad_request_gets_its_answer() {
     let Table { kms, rows, .. } = table();
     let bad = rows.iter().filter(|row| row.expect != Expect::Served).count();
-    assert!(bad >= 150, "{bad} bad requests");
+    assert!(bad >= 80, "{bad} bad requests");
     let pid = daemon().pid();
     // One at a time, so that a failure names its row.
     let faults: Vec<String> = rows.iter().filter_map(|row| fault_of(&kms, row)).collect();

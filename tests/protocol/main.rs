@@ -9,6 +9,7 @@ mod bad_requests;
 mod bench;
 mod bodies;
 mod canary;
+mod conformance;
 mod control;
 mod drain;
 mod framing;
