@@ -105,7 +105,10 @@ impl Conformance {
         let examination = Examination::new(self.subject()?, &self.only, severity, self.time_limit);
         let (cases, requests) = (examination.cases(), examination.requests());
         let limit = self.time_limit.as_secs_f64();
-        say(&format!("{cases} cases, up to {requests} requests, at most {limit} seconds"));
+        let most = examination.most();
+        say(&format!(
+            "{cases} cases, {requests} requests (up to {most} of a busy proxy), at most {limit} seconds"
+        ));
         let as_it_goes = |case: &CaseReport| {
             if !self.json {
                 // Where stdout is gone nobody reads on; the exit code still tells.

@@ -52,6 +52,13 @@ pub(super) fn error_name(answer: &RawAnswer) -> Option<String> {
     object(answer)?.get("errorName")?.as_str().map(str::to_owned)
 }
 
+/// Whether the proxy, or its HSM, has no time: any request may be answered so (P-70).
+pub(super) fn is_busy(answer: &RawAnswer) -> bool {
+    let name = error_name(answer).unwrap_or_default();
+    let busy = [(429, "ThrottlingException"), (503, "DependencyTimeoutException")];
+    busy.contains(&(answer.status.as_u16(), name.as_str()))
+}
+
 /// Whether an answer is what was expected; if not, what it is.
 pub(super) fn judge(answer: &RawAnswer, expect: &Expect) -> Result<(), String> {
     let status = answer.status.as_u16();
@@ -62,7 +69,7 @@ pub(super) fn judge(answer: &RawAnswer, expect: &Expect) -> Result<(), String> {
         Expect::Status(wanted) if status == *wanted => Ok(()),
         Expect::Refused(wanted) => {
             let name = error_name(answer).unwrap_or_default();
-            let is_it = wanted.iter().any(|known| *known == (status, name.as_str()));
+            let is_it = wanted.contains(&(status, name.as_str()));
             if is_it { Ok(()) } else { Err(got()) }
         }
         Expect::NotAllowed => {
@@ -262,6 +269,15 @@ mod tests {
         assert!(has_a_sound_message(&message(&"m".repeat(512))).is_err());
         assert!(has_a_sound_message(&message("na\u{ef}ve")).is_err());
         assert!(has_no_other_members(&raw(400, r#"{"stack":"at main"}"#)).is_err());
+    }
+
+    #[test]
+    fn to_be_busy_is_told_by_status_and_name() {
+        let named = |name: &str| format!(r#"{{"errorName":"{name}"}}"#);
+        assert!(is_busy(&raw(503, &named("DependencyTimeoutException"))));
+        assert!(is_busy(&raw(429, &named("ThrottlingException"))));
+        assert!(!is_busy(&raw(500, &named("ThrottlingException"))));
+        assert!(!is_busy(&raw(503, "<html>")));
     }
 
     #[test]

@@ -15,6 +15,12 @@ use crate::client::{CallError, Connection, Connector, RawAnswer};
 /// Requests before the first case: one to see who is there, one for a ciphertext.
 pub(super) const PREPARATION: u32 = 2;
 
+/// How often a proxy that is too busy is asked.
+const TRIES: u32 = 4;
+
+/// Pause before a busy proxy is asked again.
+const PAUSE: Duration = Duration::from_millis(250);
+
 /// Most deviations that are kept of what is watched over.
 const KEPT: usize = 20;
 
@@ -32,6 +38,9 @@ pub(super) enum Watch {
     /// Nothing else is told.
     OtherMembers,
 }
+
+/// Whether an answer is as it should be; if not, how it is.
+type Check = fn(&RawAnswer) -> Result<(), String>;
 
 /// An examination that is going on.
 pub(super) struct Exam {
@@ -79,11 +88,24 @@ impl Exam {
         self.watched.remove(&watch).unwrap_or_default()
     }
 
-    /// Sends a request over the connection that is kept, made again where it was lost.
+    /// Sends a request over the connection that is kept, made again where it was lost. An answer that
+    /// says only that the proxy or its HSM is too busy says nothing about a rule: it is asked again.
     ///
     /// # Errors
     /// Why there is no answer, in words.
     pub(super) async fn ask(&mut self, ask: &Ask) -> Result<RawAnswer, String> {
+        let mut tries = 1;
+        loop {
+            let answer = self.ask_once(ask).await?;
+            if tries == TRIES || self.is_over() || !answer::is_busy(&answer) {
+                return Ok(answer);
+            }
+            tries += 1;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn ask_once(&mut self, ask: &Ask) -> Result<RawAnswer, String> {
         if let Some(connection) = self.connection.take().filter(|open| !open.is_closed()) {
             match self.send(connection, ask).await? {
                 Ok(answer) => return Ok(answer),
@@ -135,13 +157,13 @@ impl Exam {
         if ask.method != "POST" {
             return;
         }
-        let refusal: [(Watch, fn(&RawAnswer) -> Result<(), String>); 3] = [
+        let refusal: [(Watch, Check); 3] = [
             (Watch::ErrorForm, answer::is_an_error),
             (Watch::ErrorStatus, answer::has_its_status),
             (Watch::ErrorMessage, answer::has_a_sound_message),
         ];
         let refusal = if answer.status == 200 { &[][..] } else { &refusal };
-        let every: [(Watch, fn(&RawAnswer) -> Result<(), String>); 2] = [
+        let every: [(Watch, Check); 2] = [
             (Watch::ContentType, answer::is_json_by_type),
             (Watch::OtherMembers, answer::has_no_other_members),
         ];

@@ -229,8 +229,8 @@ impl Examination {
         self.cases.len()
     }
 
-    /// Most requests that will be sent. Those that meet a connection which the proxy has just
-    /// closed are sent again and count once more, up to as many in all.
+    /// How many requests its cases have at most. One that finds the proxy too busy, or a connection
+    /// that was just closed, is sent again; [`Examination::most`] bounds all of them.
     pub fn requests(&self) -> u32 {
         let of = |case: &&&Case| match case.steps {
             Steps::Probes(probes) => u32::try_from(probes(&self.facts).len()).unwrap_or(u32::MAX),
@@ -246,6 +246,11 @@ impl Examination {
             + first
     }
 
+    /// Most requests that will be sent, whatever happens.
+    pub fn most(&self) -> u32 {
+        self.requests().saturating_mul(2)
+    }
+
     fn lacks(&self, case: &Case) -> Option<Need> {
         case.needs.iter().copied().find(|need| !self.facts.subject.has(*need))
     }
@@ -256,7 +261,7 @@ impl Examination {
     /// [`Unreachable`] where the very first request gets no answer of HTTP.
     pub async fn run(self, mut progress: impl FnMut(&CaseReport)) -> Result<Report, Unreachable> {
         let start = Instant::now();
-        let most = self.requests().saturating_mul(2);
+        let most = self.most();
         let mut exam = Exam::begin(self.facts.clone(), most, start + self.time).await?;
         let mut cases = Vec::with_capacity(self.cases.len());
         for &case in &self.cases {

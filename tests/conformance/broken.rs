@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
 use support::gate::PATIENCE;
 use support::site::{Credential as TestCredential, REGION};
 use xksd::client::{Connector, Endpoint, HttpVersion};
@@ -10,6 +11,7 @@ use xksd::conformance::{Credential, Examination, Keys, Only, Report, Severity, S
 use xksd::secret::Secret;
 
 use crate::faults::{FAULTS, Fault};
+use crate::message::Reply;
 use crate::proxy::{PREFIX, Proxy, Server};
 
 /// Long enough for any machine.
@@ -42,7 +44,7 @@ fn subject(server: &Server) -> Subject {
 
 async fn examine(server: &Server, severity: Severity) -> Report {
     let examination = Examination::new(subject(server), &[], severity, TIME);
-    let most = examination.requests();
+    let most = examination.most();
     let report = examination.run(|_| {}).await.unwrap();
     assert!(report.requests <= most, "{} instead of {most}", report.requests);
     report
@@ -96,6 +98,30 @@ async fn decisions_of_ours_are_notes_to_others() {
         let report = examination.run(|_| {}).await.unwrap();
         assert_eq!((report.noted, report.failed), (is_note.into(), (!is_note).into()), "{report}");
     }
+}
+
+/// Has every other answer say that the HSM has no time.
+fn busy_turn(proxy: &Proxy, reply: &mut Reply) {
+    let mut memory = proxy.memory.lock().unwrap();
+    let turn = memory.remove("busy").is_none();
+    if turn {
+        memory.insert("busy".to_owned(), Value::Null);
+        *reply = Reply::refusal(503, "DependencyTimeoutException");
+    }
+}
+
+/// A proxy may be too busy for any request; asked again, it is judged by what it says then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_proxy_is_asked_again() {
+    let sometimes = Fault { after: |proxy, _, reply| busy_turn(proxy, reply), ..Fault::NONE };
+    let proxy = Proxy::new().await;
+    let server = proxy.serve(sometimes).await;
+    let only: Only = "cdiv".parse().unwrap();
+    let examination = Examination::new(subject(&server), &[only], Severity::Strict, TIME);
+    let (requests, most) = (examination.requests(), examination.most());
+    let report = examination.run(|_| {}).await.unwrap();
+    assert_eq!(report.failed, 0, "{}", failures(&report).concat());
+    assert!((requests + 1..=most).contains(&report.requests), "{report}");
 }
 
 /// Nothing is asked any more once the time is up, and that is no success.

@@ -1,20 +1,22 @@
 //! `xksd conformance` with all that it can be given, strictly: the daemon passes every case.
 
+use support::certificates::{Identity, KeyKind};
+use support::daemon::Daemon;
 use support::gate::PATIENCE;
-use support::site::{Credential as TestCredential, REGION};
-use xksd::client::{Connector, Endpoint, HttpVersion, Trust};
+use support::site::{Configuration, Credential as TestCredential, REGION, text};
+use xksd::client::{ClientIdentity, Connector, Endpoint, HttpVersion, Trust};
 use xksd::conformance::report::Outcome;
-use xksd::conformance::{Credential, Examination, Keys, Neighbour, Severity, Subject};
+use xksd::conformance::{Credential, Examination, Keys, Neighbour, Only, Severity, Subject};
 use xksd::secret::Secret;
 
-use crate::world::{daemon, demo, other};
+use crate::world::{daemon, demo, other, small_site};
 
 fn credential(of: &TestCredential) -> std::sync::Arc<Credential> {
     Credential::new(of.id.clone(), Secret::new(of.secret.clone()))
 }
 
-fn subject(http: HttpVersion) -> Subject {
-    let (daemon, demo, other) = (daemon(), demo(), other());
+fn subject(daemon: &Daemon, http: HttpVersion) -> Subject {
+    let (demo, other) = (demo(), other());
     let url = |prefix: &str| -> Endpoint {
         format!("https://localhost:{}/{prefix}", daemon.address.port()).parse().unwrap()
     };
@@ -48,7 +50,7 @@ fn subject(http: HttpVersion) -> Subject {
 /// Examines the daemon; gives the cases that were skipped.
 async fn skipped(http: HttpVersion) -> Vec<&'static str> {
     let time = std::time::Duration::from_secs(600);
-    let examination = Examination::new(subject(http), &[], Severity::Strict, time);
+    let examination = Examination::new(subject(daemon(), http), &[], Severity::Strict, time);
     let report = examination.run(|_| {}).await.unwrap();
     let failures: Vec<String> = report.failures().map(|case| format!("{case}\n")).collect();
     assert!(failures.is_empty(), "{}", failures.concat());
@@ -67,4 +69,35 @@ async fn every_case_passes_over_http_1() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_case_passes_over_http_2() {
     assert_eq!(skipped(HttpVersion::Http2).await, ["mutual-tls"]);
+}
+
+/// How P-16 goes for somebody with this certificate.
+async fn mutual_tls(daemon: &Daemon, identity: &Identity) -> Outcome {
+    let Identity { certificate, key } = identity;
+    let identity = ClientIdentity::from_pem_files(certificate, key).unwrap();
+    let plain = subject(daemon, HttpVersion::Http1);
+    let (endpoint, trust) = (plain.connector.endpoint().clone(), plain.trust.as_ref().unwrap());
+    let http = HttpVersion::Http1;
+    let connector = Connector::new(endpoint, trust, Some(&identity), http, PATIENCE).unwrap();
+    let subject = Subject { connector, identity: Some(identity), ..plain };
+    let only: Only = "mutual-tls".parse().unwrap();
+    let time = std::time::Duration::from_secs(600);
+    let examination = Examination::new(subject, &[only], Severity::Lenient, time);
+    let mut report = examination.run(|_| {}).await.unwrap();
+    report.cases.remove(0).outcome
+}
+
+/// P-16: who asks for certificates passes, who serves without one does not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mutual_tls_is_seen_from_outside() {
+    const SUBJECT: &str = "CN=cks.kms.us-east-1.amazonaws.com";
+    let mut configuration = Configuration::new(vec![demo()]);
+    let site = small_site(&configuration);
+    let tls = configuration.tls.as_mut().unwrap();
+    tls.insert("client_subject", text(SUBJECT));
+    tls.insert("client_ca", text(site.authority.certificate().display()));
+    site.configure(&configuration);
+    let identity = site.authority.issue("kms", &format!("/{SUBJECT}"), KeyKind::Ec);
+    assert!(matches!(mutual_tls(daemon(), &identity).await, Outcome::Failed(_)));
+    assert_eq!(mutual_tls(&Daemon::start(site), &identity).await, Outcome::Passed);
 }

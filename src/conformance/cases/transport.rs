@@ -9,7 +9,7 @@ use super::super::request::Ask;
 use super::super::subject::{Facts, Subject, bare, bare_health};
 use super::super::tls::{Said, offer_tls_1_1};
 use super::super::{Case, Deviation, Expect, Letter, Need, Probe, Steps, Verdict};
-use crate::client::{ClientIdentity, Connector, HttpVersion, Trust};
+use crate::client::{ClientIdentity, Connector, HttpVersion, RawAnswer, Trust};
 
 pub(super) const CASES: &[Case] = &[
     Case {
@@ -155,18 +155,22 @@ fn connector(
     Connector::new(endpoint, trust, identity, http, patience).map_err(|error| error.to_string())
 }
 
-/// Whether a GetHealthStatus is served over another way; if not, why.
-async fn serves(exam: &mut Exam, connector: Result<Connector, String>) -> Result<(), String> {
+/// The answer to a GetHealthStatus over another way; words, where that leads to nobody.
+async fn reach(exam: &mut Exam, connector: Result<Connector, String>) -> Result<RawAnswer, String> {
     let health = exam.facts.health();
-    let answer = exam.ask_over(&connector?, &health).await?;
-    if answer.status == 200 { Ok(()) } else { Err(described(&answer)) }
+    exam.ask_over(&connector?, &health).await
 }
 
 async fn http(exam: &mut Exam, version: HttpVersion) -> Verdict {
     let subject = exam.facts.subject.clone();
     let way = connector(&subject, subject.trust.as_ref(), subject.identity.as_ref(), version);
     let asked = format!("GetHealthStatus over {:?}", version.version());
-    serves(exam, way).await.map_err(|got| Deviation::new(asked, "200", got))
+    let unlike = |got: String| Deviation::new(asked, "200", got);
+    match reach(exam, way).await {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        Ok(answer) => Err(unlike(described(&answer))),
+        Err(words) => Err(unlike(words)),
+    }
 }
 
 /// A way on which nothing but this suite is offered.
@@ -188,8 +192,9 @@ async fn tls_suites(exam: &mut Exam) -> Verdict {
     let subject = exam.facts.subject.clone();
     let mut refusals = Vec::new();
     for suite in SUITES {
-        match serves(exam, by_suite(&subject, suite)).await {
-            Ok(()) => return Ok(()),
+        match reach(exam, by_suite(&subject, suite)).await {
+            // Whatever it says: it says it within TLS.
+            Ok(_answer) => return Ok(()),
             Err(got) => refusals.push(format!("{suite:?}: {got}")),
         }
     }
@@ -204,8 +209,9 @@ async fn tls_other_suites(exam: &mut Exam) -> Verdict {
         CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
         CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
     ] {
-        if serves(exam, by_suite(&subject, suite)).await.is_ok() {
-            return Err(Deviation::new(format!("{suite:?}"), "a failed handshake", "200"));
+        if let Ok(answer) = reach(exam, by_suite(&subject, suite)).await {
+            let got = described(&answer);
+            return Err(Deviation::new(format!("{suite:?}"), "a failed handshake", got));
         }
     }
     Ok(())
@@ -223,8 +229,11 @@ async fn tls_1_1(exam: &mut Exam) -> Verdict {
 async fn mutual_tls(exam: &mut Exam) -> Verdict {
     let subject = exam.facts.subject.clone();
     let way = connector(&subject, subject.trust.as_ref(), None, subject.connector.http());
-    match serves(exam, way).await {
-        Ok(()) => Err(Deviation::new("no client certificate", "a failed handshake", "200")),
+    match reach(exam, way).await {
+        Ok(answer) => {
+            let got = described(&answer);
+            Err(Deviation::new("no client certificate", "a failed handshake", got))
+        }
         Err(_refused) => Ok(()),
     }
 }
