@@ -6,7 +6,6 @@
 
 mod aws_sample;
 mod bad_requests;
-mod bench;
 mod bodies;
 mod canary;
 mod conformance;

@@ -1,29 +1,32 @@
-//! `xksd bench` against the daemon: what it counts, writes and compares. Nothing of how fast it is.
+//! `xksd bench`: what it counts, writes and compares. Nothing of how fast it is.
 
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use support::site::REGION;
+use support::site::{Credential, REGION};
 
-use crate::world::{XKSD, daemon, demo};
+use crate::faults::Fault;
+use crate::proxy::{PREFIX, Proxy, Server};
 
-/// Runs a bench of a few requests in this directory.
-fn bench(directory: &std::path::Path, more: &[&str]) -> (Output, Vec<Value>) {
-    let (daemon, demo) = (daemon(), demo());
-    std::fs::write(directory.join("secret"), &demo.credentials[0].secret).unwrap();
-    let url = format!("https://localhost:{}/{}", daemon.address.port(), demo.prefix);
-    let output = Command::new(XKSD)
-        .args(["bench", &url, "--key", "demo-key", "--region", REGION])
-        .args(["--access-key-id", &demo.credentials[0].id, "--secret-file", "secret"])
-        .arg("--cacert")
-        .arg(daemon.site.authority.certificate())
+fn url(server: &Server) -> String {
+    format!("http://{}/{PREFIX}", server.address)
+}
+
+/// Runs a bench in this directory; gives what it printed, line by line.
+async fn bench(directory: &Path, server: &Server, more: &[&str]) -> (Output, Vec<Value>) {
+    let Credential { id, secret } = Credential::of('A');
+    std::fs::write(directory.join("secret"), secret).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xksd"));
+    command
+        .args(["bench", &url(server), "--key", "key", "--region", REGION])
+        .args(["--access-key-id", &id, "--secret-file", "secret"])
         // Long enough for any machine: the number of requests ends the run.
         .args(["--warmup", "0", "--duration", "600", "--concurrency", "2", "--timeout", "60"])
         .args(more)
         .env_clear()
-        .current_dir(directory)
-        .output()
-        .unwrap();
+        .current_dir(directory);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let lines = String::from_utf8(output.stdout.clone()).unwrap();
     let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     (output, lines)
@@ -37,12 +40,13 @@ fn good(report: &Value, answers: u64) {
     assert!(report["latency_us"]["p50"].as_u64().is_some(), "{report}");
 }
 
-#[test]
-fn a_mix_over_new_connections_is_drawn() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_mix_over_new_connections_is_drawn() {
     let directory = tempfile::tempdir().unwrap();
+    let server = Proxy::new().await.serve(Fault::NONE).await;
     let mix = "encrypt=2,encrypt-cdiv=1,decrypt=1,metadata=1,health=1";
     let more = ["--operation", mix, "--requests", "30", "--new-connections", "--svg", "plot.svg"];
-    let (output, lines) = bench(directory.path(), &more);
+    let (output, lines) = bench(directory.path(), &server, &more).await;
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{stderr}");
     assert_eq!(lines.len(), 1);
@@ -55,20 +59,24 @@ fn a_mix_over_new_connections_is_drawn() {
     assert_eq!(svg.matches("<polyline").count(), 1, "{svg}");
 }
 
-#[test]
-fn two_proxies_are_compared() {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_proxies_are_compared() {
     let directory = tempfile::tempdir().unwrap();
-    let root = format!("https://localhost:{}/{}", daemon().address.port(), demo().prefix);
-    let more = ["--requests", "20", "--compare", &root, "--svg", "plot.svg"];
-    let (output, lines) = bench(directory.path(), &more);
+    let proxy = Proxy::new().await;
+    let (server, other) = (proxy.serve(Fault::NONE).await, proxy.serve(Fault::NONE).await);
+    let other = url(&other);
+    let more = ["--requests", "20", "--compare", &other, "--svg", "plot.svg"];
+    let (output, lines) = bench(directory.path(), &server, &more).await;
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     let [first, second, ratios] = &lines[..] else { panic!("{lines:?}") };
     good(first, 20);
     good(second, 20);
-    assert_eq!(ratios["compared_with"], second["url"]);
+    assert_ne!(first["url"], second["url"]);
+    assert_eq!((&ratios["url"], &ratios["compared_with"]), (&first["url"], &second["url"]));
     assert!(ratios["rate_ratio"].as_f64().is_some_and(|ratio| ratio > 0.0), "{ratios}");
     let svg = std::fs::read_to_string(directory.path().join("plot.svg")).unwrap();
     assert_eq!(svg.matches("<polyline").count(), 2, "{svg}");
-    let (output, _) = bench(directory.path(), &["--requests", "2", "--svg", "nowhere/plot.svg"]);
+    let more = ["--requests", "2", "--svg", "nowhere/plot.svg"];
+    let (output, _) = bench(directory.path(), &server, &more).await;
     assert_eq!(output.status.code(), Some(74));
 }
