@@ -29,13 +29,13 @@ pub(super) struct Conformance {
     #[arg(required_unless_present = "list")]
     key: Option<ExternalKeyId>,
     /// Key that may only encrypt
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", env = "ENCRYPT_ONLY_KEY_ID", hide_env_values = true)]
     encrypt_only_key: Option<ExternalKeyId>,
     /// Key that may only decrypt
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", env = "DECRYPT_ONLY_KEY_ID", hide_env_values = true)]
     decrypt_only_key: Option<ExternalKeyId>,
     /// Key that may do neither
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", env = "IMPOTENT_KEY_ID", hide_env_values = true)]
     no_use_key: Option<ExternalKeyId>,
     /// Disabled key
     #[arg(long, value_name = "KEY")]
