@@ -1,5 +1,6 @@
 //! `xksd conformance`
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
 
 use super::access::{Access, read_secret, seconds};
 use super::failure::{print, say};
@@ -23,11 +26,10 @@ use crate::sigv4::SecretAccessKey;
 #[command(after_help = AFTER_HELP)]
 pub(super) struct Conformance {
     #[command(flatten)]
-    access: Option<Access>,
+    access: Access,
     /// External key that may encrypt and decrypt
     #[arg(long, value_name = "KEY", env = "KEY_ID", hide_env_values = true)]
-    #[arg(required_unless_present = "list")]
-    key: Option<ExternalKeyId>,
+    key: ExternalKeyId,
     /// Key that may only encrypt
     #[arg(long, value_name = "KEY", env = "ENCRYPT_ONLY_KEY_ID", hide_env_values = true)]
     encrypt_only_key: Option<ExternalKeyId>,
@@ -84,8 +86,26 @@ pub(super) struct Conformance {
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     /// List rules and cases, and examine nothing
-    #[arg(long, exclusive = true)]
-    list: bool,
+    #[arg(long, num_args = 0, default_missing_value = "", value_parser = Listing)]
+    list: Option<()>,
+}
+
+/// Ends the parsing of the command line with the list, as `--help` does with its text: nothing that
+/// an examination needs is asked for.
+#[derive(Debug, Clone)]
+struct Listing;
+
+impl TypedValueParser for Listing {
+    type Value = ();
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        _argument: Option<&clap::Arg>,
+        _value: &OsStr,
+    ) -> Result<(), clap::Error> {
+        Err(clap::Error::raw(ErrorKind::DisplayHelp, list()).with_cmd(command))
+    }
 }
 
 const AFTER_HELP: &str = "It sends signed requests, good and bad, one at a time, and changes \
@@ -97,10 +117,6 @@ const BROKEN: u8 = 1;
 
 impl Conformance {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        if self.list {
-            print(&list())?;
-            return Ok(ExitCode::SUCCESS);
-        }
         let severity = if self.strict { Severity::Strict } else { Severity::Lenient };
         let examination = Examination::new(self.subject()?, &self.only, severity, self.time_limit);
         let (cases, requests) = (examination.cases(), examination.requests());
@@ -141,10 +157,7 @@ impl Conformance {
     }
 
     fn subject(&self) -> Result<Subject, Failure> {
-        let (Some(access), Some(key)) = (&self.access, &self.key) else {
-            let failure = Failure::new(Exit::Usage, "whom to examine is not said");
-            return Err(failure.hint("usage: xksd conformance https://host/prefix --key KEY ..."));
-        };
+        let Self { access, key, .. } = self;
         let over_tls = access.url.scheme() == Scheme::Https;
         let trust = if over_tls { Some(access.trust()?) } else { None };
         let second = match (&self.second_access_key_id, &self.second_secret_file) {

@@ -71,9 +71,11 @@ struct ConfigFile {
 pub fn main() -> ExitCode {
     let outcome = match Cli::try_parse() {
         Ok(cli) => run(cli.command),
-        // `--help` and `--version` are data.
+        // `--help`, `--version` and lists are data, whatever clap writes before texts that are not its own.
         Err(error) if !error.use_stderr() => {
-            failure::print(&error.render().to_string()).map(|()| ExitCode::SUCCESS)
+            let text = error.render().to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            failure::print(text).map(|()| ExitCode::SUCCESS)
         }
         Err(error) => Err(Failure::usage(&error)),
     };

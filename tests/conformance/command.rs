@@ -76,7 +76,6 @@ async fn what_can_not_be_examined_is_said() {
         (&["--only", "P-45"][..], "neither a rule that can be examined"),
         (&["--other-url", "http://127.0.0.1:1/x"], "--other-access-key-id"),
         (&["--second-access-key-id", "ABCDEFGHIJKLMNOPQRST"], "--second-secret-file"),
-        (&["--list"], "--list"),
     ] {
         let said = conformance(directory.path(), arguments(&server, more)).await;
         let stderr = text(&said.stderr);
@@ -99,7 +98,9 @@ async fn what_can_not_be_examined_is_said() {
 async fn the_list_is_that_of_the_document() {
     let said = conformance(directory().path(), vec!["--list".to_owned()]).await;
     assert_eq!(said.status.code(), Some(0));
+    assert!(said.stderr.is_empty(), "{}", text(&said.stderr));
     let list = text(&said.stdout);
+    assert!(list.starts_with("P-1 P-20 ") && list.ends_with("from outside\n"), "{list}");
     let document = include_str!("../../docs/conformance.md");
     for row in document.lines().filter(|line| line.starts_with("| P-")) {
         let rule = row.trim_matches('|').split_whitespace().next().unwrap();
