@@ -25,7 +25,7 @@ use crate::wire::request::IntegrityValue;
 pub use rule::{KeyRule, KeyRuleError};
 
 /// What a key store is made from.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Settings {
     /// Its name in the configuration.
     pub name: KeystoreName,
@@ -67,8 +67,8 @@ pub enum VerifyWrites {
 #[derive(Debug)]
 pub struct Keystore {
     settings: Settings,
-    requests: Limiter,
-    requests_by_key: KeyLimiters,
+    requests: Arc<Limiter>,
+    requests_by_key: Arc<KeyLimiters>,
 }
 
 /// Why a caller who is who it says may not go on.
@@ -115,12 +115,32 @@ pub enum Refused {
     OverKeyQuota(Exceeded),
 }
 
+impl PartialEq for Keystore {
+    /// The same settings.
+    fn eq(&self, other: &Self) -> bool {
+        self.settings == other.settings
+    }
+}
+
 impl Keystore {
     /// A key store with these settings.
     pub fn new(settings: Settings) -> Self {
-        let requests = Limiter::new(&settings.quota);
-        let requests_by_key = KeyLimiters::new(settings.key_quota.clone());
+        let requests = Arc::new(Limiter::new(&settings.quota));
+        let requests_by_key = Arc::new(KeyLimiters::new(settings.key_quota.clone()));
         Self { settings, requests, requests_by_key }
+    }
+
+    /// One that takes the place of another: quotas that are the same go on counting, so that nobody gets
+    /// a new one by a reload.
+    pub fn in_place_of(before: &Self, settings: Settings) -> Self {
+        let mut keystore = Self::new(settings);
+        if keystore.settings.quota == before.settings.quota {
+            keystore.requests = before.requests.clone();
+        }
+        if keystore.settings.key_quota == before.settings.key_quota {
+            keystore.requests_by_key = before.requests_by_key.clone();
+        }
+        keystore
     }
 
     /// Its name in the configuration.
@@ -418,6 +438,8 @@ impl Keystores {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
     use crate::secret::Secret;
     use crate::sigv4::SecretAccessKey;
@@ -451,6 +473,25 @@ mod tests {
         assert!(
             stores.find(&"one/".trim_end_matches('/').to_uppercase().parse().unwrap()).is_none()
         );
+    }
+
+    #[test]
+    fn a_quota_that_stays_the_same_goes_on_counting() {
+        let one = |concurrent| {
+            let keystore = keystore("a", "one", ID_A);
+            let limit = limits::Settings { rate: None, concurrent: NonZeroU32::new(concurrent) };
+            Settings { quota: limit.clone(), key_quota: limit, ..keystore.settings }
+        };
+        let before = Keystore::new(one(1));
+        let id = "key".parse().unwrap();
+        let held = (before.requests.admit().unwrap(), before.requests_by_key.admit(&id).unwrap());
+        let same = Keystore::in_place_of(&before, one(1));
+        assert_eq!(same.requests.admit().unwrap_err(), Exceeded::Concurrent);
+        assert_eq!(same.requests_by_key.admit(&id).unwrap_err(), Exceeded::Concurrent);
+        let other = Keystore::in_place_of(&before, one(2));
+        drop((other.requests.admit().unwrap(), other.requests_by_key.admit(&id).unwrap()));
+        drop(held);
+        assert!(same.requests.admit().is_ok());
     }
 
     #[test]

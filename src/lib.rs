@@ -32,8 +32,8 @@
 //! |---|---|
 //! | 5 process | [`daemon`], [`cli`], [`doctor`], [`config`], [`telemetry`] |
 //! | 4 compose | [`server`] |
-//! | 3 act | [`operations`], [`lifecycle`], [`client`], [`conformance`], [`catalogue`], [`tls`], [`metrics`], [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
-//! | 2 decide | [`keystore`], [`limits`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`] |
+//! | 3 act | [`operations`], [`lifecycle`], [`client`], [`conformance`], [`catalogue`], [`tls`], [`metrics`], [`traces`], [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
+//! | 2 decide | [`keystore`], [`limits`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`], [`hsm::transport`] |
 //! | 1 protocol | [`wire`], [`sigv4`] |
 //! | 0 words | [`names`], [`secret`], [`clock`] |
 //!
@@ -59,4 +59,5 @@ pub mod server;
 pub mod sigv4;
 pub mod telemetry;
 pub mod tls;
+pub mod traces;
 pub mod wire;

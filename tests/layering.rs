@@ -19,8 +19,19 @@ const LAYERS: [&[&str]; 6] = [
         "hsm::freeze",
         "hsm::codes",
         "hsm::profile",
+        "hsm::transport",
     ],
-    &["operations", "lifecycle", "client", "conformance", "hsm", "catalogue", "tls", "metrics"],
+    &[
+        "operations",
+        "lifecycle",
+        "client",
+        "conformance",
+        "hsm",
+        "catalogue",
+        "tls",
+        "metrics",
+        "traces",
+    ],
     &["server"],
     &["main", "daemon", "cli", "config", "doctor", "telemetry"],
 ];
@@ -29,11 +40,12 @@ const LAYERS: [&[&str]; 6] = [
 const EXCEPTIONS: [(&str, &str); 0] = [];
 
 /// Who may name what: a word that stands in a path, and the modules in which it may.
-const ONLY: [(&str, &[&str]); 11] = [
+const ONLY: [(&str, &[&str]); 12] = [
     ("cryptoki", &[]),
     ("cryptoki_sys", &["hsm::pkcs11"]),
     ("libloading", &["hsm::pkcs11"]),
     ("landlock", &["hsm::process"]),
+    ("listenfd", &["daemon"]),
     ("hyper", &["server", "client"]),
     ("hyper_util", &["server", "client"]),
     ("axum", &["server"]),

@@ -34,6 +34,9 @@ pub enum Failure {
     /// The connection or stream broke while the body was read.
     #[error("the body could not be read")]
     BodyBroken,
+    /// The client's certificate is no longer accepted (P-16).
+    #[error("the certificate that the client has shown is no longer accepted")]
+    Barred,
     /// The signature does not hold (P-15).
     #[error("{0}")]
     Unauthenticated(#[from] sigv4::Failure),
@@ -103,7 +106,11 @@ impl From<Failure> for Rescued {
         // P-23: what is left of such a body is not read.
         let close = matches!(
             failure,
-            Failure::BodyTooLarge | Failure::BodyLate | Failure::BodyBroken | Failure::Panicked
+            Failure::BodyTooLarge
+                | Failure::BodyLate
+                | Failure::BodyBroken
+                | Failure::Barred
+                | Failure::Panicked
         );
         let body = ErrorBody::new(name, message);
         Self { status, body, cause: failure.to_string(), severity, close }
@@ -141,6 +148,12 @@ fn translate(failure: &Failure) -> Translation {
         Failure::BodyBroken => {
             (Validation, "the request body could not be read to its end", Caller)
         }
+        Failure::Barred => (
+            AuthenticationFailed,
+            "the TLS client certificate that was shown when this connection began is no longer \
+             accepted by the external key store proxy",
+            Caller,
+        ),
         Failure::Unauthenticated(failure) => {
             return (AuthenticationFailed, failure.advice().into(), Caller);
         }

@@ -1,5 +1,6 @@
 //! The HSM side, from the outside: backends by one contract, a token by what its threads do.
 
+mod arrival;
 mod blinking;
 mod catalogue;
 mod contract;

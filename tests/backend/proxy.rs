@@ -22,6 +22,7 @@ use xksd::names::TokenName;
 use xksd::secret::Secret;
 use xksd::server::pipeline::{Head, Pipeline, Snapshot};
 use xksd::server::rescue::Failure;
+use xksd::server::serving::Serving;
 use xksd::sigv4::{Credentials, SecretAccessKey, Verifier};
 use xksd::wire::ciphertext_format::Formats;
 use xksd::wire::limits::Limits;
@@ -109,7 +110,7 @@ impl Proxy {
             deadline,
         };
         let verifier = Verifier::new(Clock::System);
-        let pipeline = Pipeline::new(Arc::new(snapshot), verifier, metrics.clone());
+        let pipeline = Pipeline::new(Arc::new(Serving::new(snapshot)), verifier, metrics.clone());
         Self { tokens, metrics, pipeline, credential, keeper }
     }
 

@@ -32,6 +32,7 @@ use xksd::names::{AccessKeyId, Region};
 use xksd::secret::Secret;
 use xksd::server::pipeline::{Head, Pipeline, Snapshot};
 use xksd::server::rescue::Failure;
+use xksd::server::serving::Serving;
 use xksd::sigv4::{Credentials, SecretAccessKey, Verifier};
 use xksd::wire::ciphertext_format::Formats;
 use xksd::wire::limits::{Limits, MAX_BODY_LEN};
@@ -119,7 +120,8 @@ impl Proxy {
             limits: Limits::default(),
             deadline: PATIENCE,
         };
-        let pipeline = Pipeline::new(Arc::new(snapshot), Verifier::new(Clock::System), metrics);
+        let serving = Arc::new(Serving::new(snapshot));
+        let pipeline = Pipeline::new(serving, Verifier::new(Clock::System), metrics);
         Arc::new(Self { pipeline, keeper, memory: Mutex::default() })
     }
 

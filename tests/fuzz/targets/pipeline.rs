@@ -22,6 +22,7 @@ use xksd::metrics::Metrics;
 use xksd::names::{AccessKeyId, Region};
 use xksd::secret::Secret;
 use xksd::server::pipeline::{Head, Pipeline, Snapshot};
+use xksd::server::serving::Serving;
 use xksd::server::rescue::Failure;
 use xksd::sigv4::sign::Outgoing;
 use xksd::sigv4::{Credentials, SecretAccessKey, Verifier, sign};
@@ -81,7 +82,7 @@ impl Site {
             deadline: Duration::from_secs(5),
         };
         let pipeline =
-            Pipeline::new(Arc::new(snapshot), Verifier::new(Clock::Fixed(time)), metrics);
+            Pipeline::new(Arc::new(Serving::new(snapshot)), Verifier::new(Clock::Fixed(time)), metrics);
         Self { runtime, pipeline, access_key_id, region, time }
     }
 

@@ -82,6 +82,8 @@ pub struct Configuration {
     pub drain: BTreeMap<&'static str, String>,
     /// Lines of `[log]`.
     pub log: BTreeMap<&'static str, String>,
+    /// Lines of `[reload]`.
+    pub reload: BTreeMap<&'static str, String>,
     /// Lines of the token's table.
     pub token: BTreeMap<&'static str, String>,
     /// Lines of `[ops]`.
@@ -106,6 +108,7 @@ impl Configuration {
             tls: Some(BTreeMap::new()),
             drain: BTreeMap::from([("delay", text("0s"))]),
             log: BTreeMap::from([("level", text("debug"))]),
+            reload: BTreeMap::new(),
             token: BTreeMap::new(),
             ops: port_0(),
             module: None,
@@ -257,7 +260,7 @@ impl Site {
     }
 
     fn toml(&self, configuration: &Configuration) -> String {
-        let Configuration { tenants, server, tls, drain, log, token, ops, module, twin } =
+        let Configuration { tenants, server, tls, drain, log, reload, token, ops, module, twin } =
             configuration;
         self.write_secret("token.pin", PIN);
         let mut toml = String::from("version = 1\n");
@@ -282,6 +285,7 @@ impl Site {
         table("server.drain", drain);
         table("ops", ops);
         table("log", log);
+        table("reload", reload);
         let module = module.as_ref().unwrap_or(&self.token.module);
         let tokens = [Some(("softhsm", token)), twin.as_ref().map(|twin| ("twin", twin))];
         let tokens: Vec<_> = tokens.into_iter().flatten().collect();
