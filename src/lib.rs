@@ -33,7 +33,7 @@
 //! |---|---|
 //! | 5 process | [`daemon`], [`cli`], [`doctor`], [`config`], [`telemetry`] |
 //! | 4 compose | [`server`] |
-//! | 3 act | [`operations`], [`lifecycle`], [`client`], [`catalogue`], [`counts`], [`tls`], [`metrics`], [`traces`], [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
+//! | 3 act | [`operations`], [`lifecycle`], [`client`], [`conformance`], [`catalogue`], [`counts`], [`tls`], [`metrics`], [`traces`], [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
 //! | 2 decide | [`keystore`], [`limits`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`], [`hsm::transport`], [`counts::book`], [`counts::ledger`], [`counts::limit`], [`counts::store`] |
 //! | 1 protocol | [`wire`], [`sigv4`] |
 //! | 0 words | [`names`], [`secret`], [`clock`] |
@@ -45,6 +45,7 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod conformance;
 pub mod counts;
 pub mod daemon;
 pub mod doctor;

@@ -32,6 +32,7 @@ const LAYERS: [&[&str]; 6] = [
         "hsm",
         "catalogue",
         "counts",
+        "conformance",
         "tls",
         "metrics",
         "traces",

@@ -3,8 +3,10 @@
 //! stdout is for data, stderr for talk. A failure is `error:` lines, each with its `hint:` lines,
 //! and an exit code of [`Exit`].
 
+mod access;
 mod bench;
 mod config;
+mod conformance;
 mod credentials;
 mod doctor;
 mod failure;
@@ -32,7 +34,7 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, bench bad answers, or keys verify a difference, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
+const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, conformance a broken rule, bench bad answers, or keys verify a difference, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
     error, 71 refused by the operating system, 73 cannot be created or changed, 74 a file cannot be read or output not be written, \
     77 PIN refused, 78 configuration.";
 
@@ -51,6 +53,8 @@ enum Command {
     Credentials(credentials::Credentials),
     /// Look for what will go wrong before KMS does: configuration, certificate, HSM, keys
     Doctor(doctor::Doctor),
+    /// Examine a proxy, ours or another: the whole protocol, rule by rule
+    Conformance(Box<conformance::Conformance>),
     /// Measure how fast a proxy answers, ours or another
     Bench(Box<bench::Bench>),
     /// Ask a running daemon how it is, over its control socket
@@ -78,9 +82,11 @@ struct ConfigFile {
 pub fn main() -> ExitCode {
     let outcome = match Cli::try_parse() {
         Ok(cli) => run(cli.command),
-        // `--help` and `--version` are data.
+        // `--help`, `--version` and lists are data, whatever clap writes before texts that are not its own.
         Err(error) if !error.use_stderr() => {
-            failure::print(&error.render().to_string()).map(|()| ExitCode::SUCCESS)
+            let text = error.render().to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            failure::print(text).map(|()| ExitCode::SUCCESS)
         }
         Err(error) => Err(Failure::usage(&error)),
     };
@@ -94,6 +100,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Keys(keys) => keys.run(),
         Command::Credentials(credentials) => credentials.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Conformance(conformance) => conformance.run(),
         Command::Bench(bench) => bench.run(),
         Command::Status(status) => status.run(),
         Command::Reload(reload) => reload.run(),

@@ -9,6 +9,7 @@ mod aws_sample;
 mod bad_requests;
 mod bodies;
 mod canary;
+mod conformance;
 mod control;
 mod counts;
 mod credentials;
