@@ -11,6 +11,7 @@ const LAYERS: [&[&str]; 6] = [
     &["wire", "sigv4"],
     &[
         "keystore",
+        "audit",
         "hsm::backend",
         "hsm::fault",
         "hsm::key",
