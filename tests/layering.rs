@@ -11,7 +11,12 @@ const LAYERS: [&[&str]; 6] = [
     &["wire", "sigv4"],
     &[
         "keystore",
-        "audit",
+        "audit::record",
+        "audit::chain",
+        "audit::checkpoint",
+        "audit::json",
+        "audit::line",
+        "audit::verify",
         "hsm::backend",
         "hsm::fault",
         "hsm::key",
@@ -20,7 +25,7 @@ const LAYERS: [&[&str]; 6] = [
         "hsm::codes",
         "hsm::profile",
     ],
-    &["operations", "lifecycle", "client", "hsm", "catalogue", "tls", "metrics"],
+    &["operations", "audit", "lifecycle", "client", "hsm", "catalogue", "tls", "metrics"],
     &["server"],
     &["main", "daemon", "cli", "config", "doctor", "telemetry"],
 ];

@@ -3,10 +3,22 @@
 //!
 //! Pure: [`record`] says what is recorded, [`json`] and [`line`] how it is written and read, [`chain`]
 //! how records hang together, [`checkpoint`] what is signed, [`verify`] what is wrong with a log.
+//!
+//! On disk: [`store`] holds the files of one log ([`disk`], [`names`], `recovery`).
+
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![cfg_attr(
+    test,
+    allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
 
 pub mod chain;
 pub mod checkpoint;
+pub mod disk;
 pub mod json;
 pub mod line;
+pub mod names;
 pub mod record;
+mod recovery;
+pub mod store;
 pub mod verify;
