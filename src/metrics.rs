@@ -3,6 +3,7 @@
 //! Label values come from closed sets or from names in the configuration, so that a stranger who
 //! sends requests can't create series. Units and names follow the Prometheus conventions.
 
+mod audit;
 mod token;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use prometheus::{
 };
 
 use crate::names::{AccessKeyId, ExternalKeyId, KeystoreName, TokenName};
+pub use audit::AuditMetrics;
 pub use token::{HsmCall, JobRefused, TokenMetrics};
 
 /// Buckets from 10 µs, a soft token's call, to the 250 ms that KMS waits, and beyond.
@@ -26,6 +28,7 @@ const SECONDS: &[f64] = &[
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    audit: AuditMetrics,
     requests: IntCounterVec,
     request_duration: HistogramVec,
     authentication_failures: IntCounterVec,
@@ -251,6 +254,41 @@ impl Metrics {
                 "When the token's keys were last read completely.",
                 &["token"],
             ),
+            audit: AuditMetrics {
+                records: counters(r, "xksd_audit_records_total", "Audit records.", &["type"]),
+                bytes: counter(r, "xksd_audit_bytes_total", "Bytes of audit records."),
+                failures: counter(
+                    r,
+                    "xksd_audit_failures_total",
+                    "Writes of the audit log that failed; each is made again.",
+                ),
+                lost: counter(
+                    r,
+                    "xksd_audit_lost_total",
+                    "Requests that were served and could not be recorded.",
+                ),
+                refused: counter(
+                    r,
+                    "xksd_audit_refused_total",
+                    "Requests that were refused since they could not be recorded.",
+                ),
+                lag: float_gauge(
+                    r,
+                    "xksd_audit_lag_seconds",
+                    "Age of the oldest audit record that is not on disk; 0 if all are.",
+                ),
+                checkpoint: float_gauge(
+                    r,
+                    "xksd_audit_checkpoint_timestamp_seconds",
+                    "When the last checkpoint of the audit log was signed.",
+                ),
+                copies_lost: counters(
+                    r,
+                    "xksd_audit_copies_lost_total",
+                    "Copies of audit records that could not be sent.",
+                    &["destination"],
+                ),
+            },
             registry: registry.clone(),
         };
         let build =
@@ -342,6 +380,11 @@ impl Metrics {
     /// The HSM encrypted under this key, whether or not the result was sent.
     pub fn key_encrypted(&self, keystore: &KeystoreName, key: &ExternalKeyId) {
         self.key_encryptions.with_label_values(&[keystore.as_str(), key.as_str()]).inc();
+    }
+
+    /// What counts for the audit log.
+    pub fn audit(&self) -> AuditMetrics {
+        self.audit.clone()
     }
 
     /// What counts for one token.

@@ -4,7 +4,8 @@
 //! Pure: [`record`] says what is recorded, [`json`] and [`line`] how it is written and read, [`chain`]
 //! how records hang together, [`checkpoint`] what is signed, [`verify`] what is wrong with a log.
 //!
-//! On disk: [`store`] holds the files of one log ([`disk`], [`names`], `recovery`).
+//! On disk: [`store`] holds the files of one log ([`disk`], [`names`], `recovery`). A running [`log`] is
+//! what requests leave their records with; `writer` is its thread, and [`copies`] go elsewhere.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(
@@ -14,11 +15,14 @@
 
 pub mod chain;
 pub mod checkpoint;
+pub mod copies;
 pub mod disk;
 pub mod json;
 pub mod line;
+pub mod log;
 pub mod names;
 pub mod record;
 mod recovery;
 pub mod store;
 pub mod verify;
+mod writer;
