@@ -1,5 +1,6 @@
 //! The daemon: puts the parts together, serves until told to leave, and leaves in order.
 
+mod audit;
 mod tokens;
 
 use std::process::ExitCode;
@@ -17,6 +18,7 @@ use crate::hsm::process::ProcessBackend;
 use crate::hsm::token::Token;
 use crate::keystore::{Keystore, Keystores};
 use crate::metrics::Metrics;
+use crate::server::audited::Auditor;
 use crate::server::connections::Connections;
 use crate::server::control::{self, Control, ControlError};
 use crate::server::drain::{Drain, Phase};
@@ -27,6 +29,7 @@ use crate::server::pipeline::{Pipeline, Snapshot};
 use crate::sigv4::Verifier;
 use crate::tls::{self, Tls, TlsError};
 use crate::wire::limits::Limits;
+use audit::Audit;
 use tokens::Tokens;
 pub(crate) use tokens::is_for_modules;
 
@@ -57,6 +60,9 @@ pub enum StartError {
     /// TLS can't be set up.
     #[error("{0}")]
     Tls(#[from] TlsError),
+    /// The audit log can't be written.
+    #[error("{0}")]
+    Audit(#[from] crate::audit::store::StoreError),
     /// Key stores that can't stand side by side; the configuration check names all of them.
     #[error("{0}")]
     Keystores(#[from] crate::keystore::Clash),
@@ -95,6 +101,7 @@ fn raise_descriptor_limit() {
 }
 
 struct Daemon {
+    audit: Option<Audit>,
     tokens: Vec<Arc<Token>>,
     /// Those whose libraries run in processes of their own.
     children: Vec<Arc<ProcessBackend>>,
@@ -126,7 +133,8 @@ impl Signals {
 
 impl Daemon {
     fn start(config: Config) -> Result<Self, StartError> {
-        let Config { server, ops, log, fleet_size, tokens, keystores, secret_places, .. } = config;
+        let Config { server, ops, log, audit, fleet_size, tokens, keystores, .. } = config;
+        let secret_places = config.secret_places;
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
@@ -138,6 +146,7 @@ impl Daemon {
         let transport = transport(&server.transport, &metrics)?;
         let sockets = bind_all(&server, &ops)?;
         let control = ops.control_socket.as_deref().map(control::bind).transpose()?;
+        let audit = audit.map(|audit| Audit::start(audit, &metrics)).transpose()?;
         let keystores = keystores.into_iter().map(Keystore::new).collect();
         let keystores = Keystores::new(keystores).map_err(|mut clashes| clashes.remove(0))?;
         let Tokens { tokens, children } = Tokens::start(tokens, &log, &secret_places, &metrics);
@@ -152,8 +161,14 @@ impl Daemon {
         });
         let connections = Connections::new(server.limits.max_connections);
         warn_about_descriptors(server.limits.max_connections);
+        let log = audit.as_ref().map(|audit| audit.log().clone());
+        let auditor = Auditor::new(log.clone(), client_subject(&server.transport));
+        if let Some(audit) = &audit {
+            audit.spawn(&tokens, &mut tasks);
+        }
         let pipeline =
-            Pipeline::new(snapshot.clone(), Verifier::new(Clock::System), metrics.clone());
+            Pipeline::new(snapshot.clone(), Verifier::new(Clock::System), metrics.clone())
+                .audited_by(auditor);
         let xks = Acceptor {
             transport,
             limits: Arc::new(server.limits.clone()),
@@ -180,13 +195,14 @@ impl Daemon {
         let mut ops_tasks = JoinSet::new();
         for (socket, reach) in sockets.ops {
             announce(&socket, "serving health checks and metrics");
-            let service =
-                ops_listener::Ops::new(reach, snapshot.clone(), metrics.clone(), drain.watch());
+            let shown = (snapshot.clone(), metrics.clone(), log.clone());
+            let service = ops_listener::Ops::new(reach, shown, drain.watch());
             ops_tasks.spawn(ops_acceptor(service, &server.limits, &ops_drain).run(socket));
         }
         let (drain_delay, drain_timeout) = (server.drain_delay, server.drain_timeout);
         Ok(Self {
             _ops_drain: ops_drain,
+            audit,
             tokens: tokens.into_values().collect(),
             children,
             drain,
@@ -230,6 +246,9 @@ impl Daemon {
         tracing::info!(open, "closing: answering what was asked");
         if tokio::time::timeout(self.drain_timeout, self.connections.closed()).await.is_err() {
             tracing::warn!(open = self.connections.count(), "connections did not end in time");
+        }
+        if let Some(audit) = &self.audit {
+            audit.stop().await;
         }
         self.stop_tokens().await;
         tracing::info!(status, "ended");
@@ -291,6 +310,17 @@ fn transport(transport: &Transport, metrics: &Metrics) -> Result<listener::Trans
             tracing::warn!("INSECURE: plain HTTP on loopback, as the configuration asks");
             Ok(listener::Transport::Plain)
         }
+    }
+}
+
+/// The subject without which TLS accepts no client, for audit records.
+fn client_subject(transport: &Transport) -> Option<String> {
+    match transport {
+        Transport::Tls(tls::Settings {
+            client_auth: tls::ClientAuth::Required { subject, .. },
+            ..
+        }) => Some(subject.to_string()),
+        _ => None,
     }
 }
 

@@ -213,11 +213,15 @@ impl Keystore {
         id: &'a ExternalKeyId,
     ) -> Result<Permit<'a>, Refused> {
         self.open(caller)?;
-        if self.settings.keys.iter().any(|rule| rule.allows(id)) {
-            Ok(Permit { id, keystore: &self.settings })
-        } else {
-            Err(Refused::KeyNotAllowed)
+        match self.rule_for(id) {
+            Some(_) => Ok(Permit { id, keystore: &self.settings }),
+            None => Err(Refused::KeyNotAllowed),
         }
+    }
+
+    /// The first of its key rules that allows this external key id.
+    pub fn rule_for(&self, id: &ExternalKeyId) -> Option<&KeyRule> {
+        self.settings.keys.iter().find(|rule| rule.allows(id))
     }
 }
 

@@ -1,10 +1,11 @@
 //! The configuration: what a file and the environment say, as the settings of every component.
 //!
 //! [`load`] reads the file and the overrides as one tree of values (`source`), takes it apart
-//! section by section (`server`, `tokens`, `keystores`) through a `reader` that collects
+//! section by section (`server`, `tokens`, `audit`, `keystores`) through a `reader` that collects
 //! every fault in a `report`, and gives a [`Config`] that is valid as a whole, or all [`ConfigErrors`].
 //! Each key is read at one place, and there its default stands, written as in the file.
 
+mod audit;
 mod fault;
 mod keystores;
 mod parse;
@@ -31,6 +32,7 @@ pub use secrets::{CREDENTIALS_DIRECTORY, SecretPlaces, SecretSource};
 use reader::{Section, Shape};
 use report::{Report, Wrong};
 
+use crate::audit::log;
 use crate::hsm::pkcs11::TokenSelector;
 use crate::hsm::profile::Profile;
 use crate::hsm::token;
@@ -52,6 +54,8 @@ pub struct Config {
     pub ops: Ops,
     /// Where logs go and what is in them.
     pub log: telemetry::Settings,
+    /// The audit log, if there is to be one.
+    pub audit: Option<log::Settings>,
     /// How many proxies serve this endpoint (P-60).
     pub fleet_size: NonZeroU32,
     /// HSM tokens.
@@ -172,12 +176,14 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
     let log = server::log(&mut root);
     let fleet_size = server::fleet_size(&mut root);
     let tokens = tokens::tokens(&mut root);
+    let audit = audit::audit(&mut root, &tokens.names);
     let keystores = keystores::keystores(&mut root, &tokens.names);
     version?;
     Some(Config {
         server: server?,
         ops: ops?,
         log: log?,
+        audit: audit?,
         fleet_size: fleet_size?,
         tokens: tokens.tokens,
         keystores,

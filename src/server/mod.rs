@@ -6,6 +6,7 @@
 //! [`ops_listener`] serves health checks and metrics, [`control`] an administrator of this machine.
 
 pub mod activity;
+pub mod audited;
 pub mod connections;
 pub mod control;
 pub mod drain;

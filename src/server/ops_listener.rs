@@ -15,6 +15,7 @@ use tower_service::Service;
 use super::drain::{Draining, Phase};
 use super::listener::{Connection, Serve};
 use super::pipeline::Snapshot;
+use crate::audit::log::{Log, Unrecorded};
 use crate::metrics::Metrics;
 
 /// What an operations address answers.
@@ -38,6 +39,7 @@ pub struct Ops {
 struct Shown {
     snapshot: Arc<Snapshot>,
     metrics: Arc<Metrics>,
+    audit: Option<Log>,
     draining: Draining,
 }
 
@@ -45,8 +47,7 @@ impl Ops {
     /// Answers what this reach allows.
     pub fn new(
         reach: Reach,
-        snapshot: Arc<Snapshot>,
-        metrics: Arc<Metrics>,
+        (snapshot, metrics, audit): (Arc<Snapshot>, Arc<Metrics>, Option<Log>),
         draining: Draining,
     ) -> Self {
         let mut router = Router::new();
@@ -59,7 +60,7 @@ impl Ops {
         let router = router
             .fallback(async || (StatusCode::NOT_FOUND, "nothing is here\n"))
             .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "GET only\n"))
-            .with_state(Shown { snapshot, metrics, draining });
+            .with_state(Shown { snapshot, metrics, audit, draining });
         Self { router }
     }
 }
@@ -81,10 +82,17 @@ async fn live() -> &'static str {
 }
 
 /// P-9: whether this instance should receive traffic. Not while it leaves, and not while there is
-/// no key store of which a token serves.
+/// no key store of which a token serves, or what is served can't be recorded and must be.
 async fn ready(State(shown): State<Shown>) -> impl IntoResponse {
     if shown.draining.phase() != Phase::Serving {
         return (StatusCode::SERVICE_UNAVAILABLE, "leaving\n");
+    }
+    if let Some(Err(why)) = shown.audit.map(|audit| audit.outlook()) {
+        let text = match why {
+            Unrecorded::Failing => "the audit log cannot be written\n",
+            Unrecorded::Behind => "the audit log is not written in time\n",
+        };
+        return (StatusCode::SERVICE_UNAVAILABLE, text);
     }
     if shown.snapshot.groups.values().any(|group| group.serves()) {
         (StatusCode::OK, "ok\n")

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
+use super::audited::Auditor;
 use super::record::Record;
 use super::rescue::{Failure, Rescued};
+use crate::audit::record::Decision;
 use crate::clock::Deadline;
 use crate::hsm::fleet::Group;
 use crate::hsm::lanes::Lane;
-use crate::keystore::{Keystore, Keystores};
+use crate::keystore::{Keystore, Keystores, Permit, Refused};
 use crate::metrics::Metrics;
 use crate::names::{ExternalKeyId, KeystoreName};
 use crate::operations::{self, Call};
@@ -47,6 +49,7 @@ pub struct Pipeline {
     snapshot: Arc<Snapshot>,
     verifier: Verifier,
     metrics: Arc<Metrics>,
+    auditor: Auditor,
 }
 
 /// The head of a request, as it arrived.
@@ -80,7 +83,12 @@ pub struct Answer {
 impl Pipeline {
     /// Serves by this snapshot.
     pub fn new(snapshot: Arc<Snapshot>, verifier: Verifier, metrics: Arc<Metrics>) -> Self {
-        Self { snapshot, verifier, metrics }
+        Self { snapshot, verifier, metrics, auditor: Auditor::default() }
+    }
+
+    /// The same, with an audit log.
+    pub fn audited_by(self, auditor: Auditor) -> Self {
+        Self { auditor, ..self }
     }
 
     /// Serves one request and records it.
@@ -89,8 +97,10 @@ impl Pipeline {
         head: Head,
         body: impl Future<Output = Result<B, Failure>>,
     ) -> Answer {
+        let deadline = Deadline::after(self.snapshot.deadline);
         let mut record = Record::new(head.arrived, head.peer);
-        let result = self.answer(&head, body, &mut record).await.map_err(Rescued::from);
+        let result = self.answer(&head, deadline, body, &mut record).await;
+        let result = self.auditor.record(&mut record, result, deadline).await;
         let authenticated = record.access_key_id.is_some();
         record.close(result.as_ref().map(|_| ()), &self.metrics);
         Answer { result, authenticated }
@@ -100,10 +110,10 @@ impl Pipeline {
     async fn answer<B: AsRef<[u8]>>(
         &self,
         head: &Head,
+        deadline: Deadline,
         body: impl Future<Output = Result<B, Failure>>,
         record: &mut Record,
     ) -> Result<ResponseBody, Failure> {
-        let deadline = Deadline::after(self.snapshot.deadline);
         // Read first, judged later: an answer that comes while the body is still being sent is
         // missed by some clients (curl over HTTP/2, for one).
         let body = body.await;
@@ -111,6 +121,8 @@ impl Pipeline {
         let body = body?;
         let caller = self.verify(head, body.as_ref(), keystore)?;
         record.caller(&caller);
+        // Before the HSM is used: what can't be recorded may have to be refused.
+        record.admitted = self.auditor.admit(keystore, &caller, &route)?;
         keystore.open(&caller)?;
         let group = &self.snapshot.groups[keystore.name()];
         let arrived = head.arrived;
@@ -166,6 +178,7 @@ impl Pipeline {
             }
             Err(failure) => {
                 self.metrics.authentication_failed(name, failure.reason());
+                self.auditor.refused(name, failure.reason());
                 Err(failure.into())
             }
         }
@@ -182,14 +195,25 @@ struct KeyCall<'a> {
     deadline: Deadline,
 }
 
-impl KeyCall<'_> {
+impl<'k> KeyCall<'k> {
+    /// The key store's word on the key's name, noted for the record.
+    fn permit(&self, record: &mut Record) -> Result<Permit<'k>, Refused> {
+        let rule = self.keystore.rule_for(self.id).map(|rule| format!("key-rule:{rule}"));
+        let permit = self.keystore.permit(&self.caller, self.id);
+        record.decision = match permit {
+            Ok(_) => Decision::Allowed(rule.into_iter().collect()),
+            Err(_) => Decision::Denied(Vec::new()),
+        };
+        permit
+    }
+
     async fn describe(
         &mut self,
         body: &[u8],
         record: &mut Record,
     ) -> Result<ResponseBody, Failure> {
         record.metadata = MetadataRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
-        let permit = self.keystore.permit(&self.caller, self.id)?;
+        let permit = self.permit(record)?;
         let mut call = self.call(record);
         Ok(operations::describe(&mut call, &permit).await?.to_body())
     }
@@ -202,7 +226,7 @@ impl KeyCall<'_> {
     ) -> Result<ResponseBody, Failure> {
         let mut request = EncryptRequest::parse(body, limits).map_err(|r| rejected(r, record))?;
         record.metadata = std::mem::take(&mut request.metadata);
-        let permit = self.keystore.permit(&self.caller, self.id)?;
+        let permit = self.permit(record)?;
         let mut call = self.call(record);
         Ok(operations::encrypt(&mut call, &permit, request).await?.to_body())
     }
@@ -215,7 +239,7 @@ impl KeyCall<'_> {
     ) -> Result<ResponseBody, Failure> {
         let mut request = DecryptRequest::parse(body, limits).map_err(|r| rejected(r, record))?;
         record.metadata = std::mem::take(&mut request.metadata);
-        let permit = self.keystore.permit(&self.caller, self.id)?;
+        let permit = self.permit(record)?;
         let mut call = self.call(record);
         Ok(operations::decrypt(&mut call, &permit, request).await?.to_body())
     }

@@ -82,6 +82,8 @@ pub struct Configuration {
     pub drain: BTreeMap<&'static str, String>,
     /// Lines of `[log]`.
     pub log: BTreeMap<&'static str, String>,
+    /// Lines of `[audit]`, whose directory is [`Site::audit`]; `None`: there is no audit log.
+    pub audit: Option<BTreeMap<&'static str, String>>,
     /// Lines of the token's table.
     pub token: BTreeMap<&'static str, String>,
     /// Lines of `[ops]`.
@@ -106,6 +108,7 @@ impl Configuration {
             tls: Some(BTreeMap::new()),
             drain: BTreeMap::from([("delay", text("0s"))]),
             log: BTreeMap::from([("level", text("debug"))]),
+            audit: None,
             token: BTreeMap::new(),
             ops: port_0(),
             module: None,
@@ -161,6 +164,11 @@ impl Site {
         let directory = self.path().join("module");
         fs::create_dir_all(&directory).expect("a test's directory can be written");
         directory.join(name)
+    }
+
+    /// The directory of the audit log, if the configuration has one.
+    pub fn audit(&self) -> PathBuf {
+        self.path().join("audit")
     }
 
     /// Writes the configuration, in place of the one that may be there.
@@ -257,7 +265,7 @@ impl Site {
     }
 
     fn toml(&self, configuration: &Configuration) -> String {
-        let Configuration { tenants, server, tls, drain, log, token, ops, module, twin } =
+        let Configuration { tenants, server, tls, drain, log, audit, token, ops, module, twin } =
             configuration;
         self.write_secret("token.pin", PIN);
         let mut toml = String::from("version = 1\n");
@@ -282,6 +290,14 @@ impl Site {
         table("server.drain", drain);
         table("ops", ops);
         table("log", log);
+        if let Some(lines) = audit {
+            let directory = self.audit();
+            xksd::audit::store::make_directory(&directory)
+                .expect("a test's directory can be written");
+            let mut lines = lines.clone();
+            lines.insert("directory", text(directory.display()));
+            table("audit", &lines);
+        }
         let module = module.as_ref().unwrap_or(&self.token.module);
         let tokens = [Some(("softhsm", token)), twin.as_ref().map(|twin| ("twin", twin))];
         let tokens: Vec<_> = tokens.into_iter().flatten().collect();

@@ -1,0 +1,102 @@
+//! Requests and the audit log (P-81): room for a record before a request is served, the record when it
+//! ends.
+
+use super::record::Record;
+use super::rescue::{Failure, Rescued};
+use crate::audit::log::{Log, Seat};
+use crate::audit::record::{Event, Request};
+use crate::clock::Deadline;
+use crate::keystore::Keystore;
+use crate::names::{AccessKeyId, ExternalKeyId, KeystoreName, Region};
+use crate::sigv4::Verified;
+use crate::wire::response::ResponseBody;
+use crate::wire::route::Route;
+
+/// Leaves records of requests, where there is an audit log.
+#[derive(Debug, Default)]
+pub struct Auditor {
+    log: Option<Log>,
+    /// What TLS asks of every client.
+    client_subject: Option<String>,
+}
+
+/// A request whose caller is known, and for whose record there is room.
+#[derive(Debug)]
+#[must_use]
+pub struct Admitted {
+    seat: Seat,
+    operation: &'static str,
+    keystore: KeystoreName,
+    key: Option<ExternalKeyId>,
+    access_key_id: AccessKeyId,
+    region: Region,
+}
+
+impl Auditor {
+    /// Records in this log; TLS accepts no client without this subject.
+    pub fn new(log: Option<Log>, client_subject: Option<String>) -> Self {
+        Self { log, client_subject }
+    }
+
+    /// Makes room for the record of an authenticated request.
+    pub(super) fn admit(
+        &self,
+        keystore: &Keystore,
+        caller: &Verified,
+        route: &Route,
+    ) -> Result<Option<Admitted>, Failure> {
+        let Some(log) = &self.log else { return Ok(None) };
+        Ok(Some(Admitted {
+            seat: log.admit()?,
+            operation: route.operation().name(),
+            keystore: keystore.name().clone(),
+            key: route.key().cloned(),
+            access_key_id: caller.access_key_id().clone(),
+            region: caller.region().clone(),
+        }))
+    }
+
+    /// Counts a request whose caller was not authenticated.
+    pub(super) fn refused(&self, keystore: &KeystoreName, reason: &'static str) {
+        if let Some(log) = &self.log {
+            log.refused(keystore, reason);
+        }
+    }
+
+    /// Records how a request ended. Where answers wait for their records, this waits, and what could
+    /// not be recorded is not answered.
+    pub(super) async fn record(
+        &self,
+        record: &mut Record,
+        result: Result<ResponseBody, Failure>,
+        deadline: Deadline,
+    ) -> Result<ResponseBody, Rescued> {
+        let result = result.map_err(Rescued::from);
+        let Some(admitted) = record.admitted.take() else { return result };
+        let outcome = result.as_ref().map_or_else(|error| error.body.name().as_str(), |_| "OK");
+        let Admitted { seat, operation, keystore, key, access_key_id, region } = admitted;
+        let receipt = seat.keep(Event::Request(Box::new(Request {
+            operation,
+            keystore,
+            key,
+            version: record.trace.version,
+            metadata: record.metadata.clone(),
+            access_key_id,
+            region,
+            peer: record.peer(),
+            client_subject: self.client_subject.clone(),
+            decision: std::mem::take(&mut record.decision),
+            outcome,
+            token: record.trace.token.clone(),
+            attempts: record.trace.attempts,
+            queued: record.trace.queued,
+            hsm: record.trace.hsm,
+            total: record.took(),
+        })));
+        let Some(receipt) = receipt else { return result };
+        match receipt.wait(deadline).await {
+            Ok(()) => result,
+            Err(why) => Err(Failure::Unrecorded(why).into()),
+        }
+    }
+}
