@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::hsm::backend::{ObjectHandle, Session};
+use crate::audit::seal;
+use crate::hsm::backend::{ObjectHandle, Session, Signing};
 use crate::hsm::fault::{Fault, FaultKind};
 use crate::hsm::freeze::Freezes;
 use crate::hsm::key::{Key, KeyAttributes, KeyFault, Version};
@@ -23,6 +24,7 @@ pub struct Catalogue {
     /// One and the same from reading to reading, for as long as nothing has changed.
     keys: Arc<Keys>,
     freezes: Freezes,
+    audit_key: Option<(ObjectHandle, Signing)>,
     started: Instant,
     unread: usize,
 }
@@ -55,6 +57,11 @@ impl Catalogue {
     /// Which key stores are frozen by markers in the token.
     pub fn freezes(&self) -> &Freezes {
         &self.freezes
+    }
+
+    /// The key that signs checkpoints of the audit log, if the token holds one.
+    pub fn audit_key(&self) -> Option<(ObjectHandle, Signing)> {
+        self.audit_key
     }
 
     /// How many external keys there are.
@@ -153,6 +160,11 @@ impl Reader {
         if let (Some(fault), true) = (unread.first(), seen.is_empty()) {
             return Err(*fault);
         }
+        let signing = |(object, attributes): (&ObjectHandle, &KeyAttributes)| {
+            Some((*object, seal::signing(attributes)?))
+        };
+        // The same one each time, should there be several.
+        let audit_key = seen.iter().filter_map(signing).min_by_key(|(object, _)| object.number);
         self.known = seen;
         let keys: Keys = versions
             .into_iter()
@@ -162,7 +174,7 @@ impl Reader {
             self.last = Arc::new(keys);
         }
         let (keys, unread) = (self.last.clone(), unread.len());
-        Ok(Catalogue { keys, freezes, started, unread })
+        Ok(Catalogue { keys, freezes, audit_key, started, unread })
     }
 
     /// Label and id are read each time: they can be changed, and a token may give the number of a

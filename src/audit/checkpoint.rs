@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use super::chain::{ChainId, Head};
 use super::json::{Object, time_text, unhex};
+use crate::hsm::backend::Signing;
 
 /// Label of the key that signs. Of the colon in it: no external key id names it.
 pub const AUDIT_KEY: &str = "xksd:audit";
@@ -27,30 +28,6 @@ const SPKI: [u8; 26] = [
 
 /// An uncompressed point of P-256.
 const POINT_LEN: usize = 65;
-
-/// How checkpoints are signed: by what the token's key is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Algorithm {
-    /// ECDSA over P-256 with SHA-256: verified offline, with the public key.
-    EcdsaP256,
-    /// HMAC with SHA-256: verified with the token.
-    HmacSha256,
-}
-
-impl Algorithm {
-    /// Its name in records.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::EcdsaP256 => "ECDSA-P256-SHA256",
-            Self::HmacSha256 => "HMAC-SHA256",
-        }
-    }
-
-    /// Reads it.
-    pub fn named(name: &str) -> Option<Self> {
-        [Self::EcdsaP256, Self::HmacSha256].into_iter().find(|known| known.as_str() == name)
-    }
-}
 
 /// What is signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,8 +68,8 @@ pub struct Sealed {
     pub statement: Statement,
     /// In which token.
     pub token: String,
-    /// How.
-    pub algorithm: Algorithm,
+    /// How: by what the token's key is for.
+    pub algorithm: Signing,
     /// ECDSA: DER, as openssl takes it. HMAC: 32 bytes.
     pub signature: Vec<u8>,
 }
@@ -139,7 +116,7 @@ impl Sealed {
         if !line.contains(&statement.text()) {
             return None;
         }
-        let algorithm = Algorithm::named(&algorithm)?;
+        let algorithm = Signing::named(&algorithm)?;
         Some(Self { statement, token, algorithm, signature: unhex(&signature)? })
     }
 }
@@ -277,7 +254,7 @@ mod tests {
         let sealed = Sealed {
             statement: statement(),
             token: "hsm".to_owned(),
-            algorithm: Algorithm::HmacSha256,
+            algorithm: Signing::HmacSha256,
             signature: vec![9; 32],
         };
         let mut object = Object::new();

@@ -5,7 +5,8 @@
 //! how records hang together, [`checkpoint`] what is signed, [`verify`] what is wrong with a log.
 //!
 //! On disk: [`store`] holds the files of one log ([`disk`], [`names`], `recovery`). A running [`log`] is
-//! what requests leave their records with; `writer` is its thread, and [`copies`] go elsewhere.
+//! what requests leave their records with; `writer` is its thread, and [`copies`] go elsewhere. The
+//! [`sealer`] has checkpoints signed, as [`seal`] says.
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(
@@ -23,6 +24,8 @@ pub mod log;
 pub mod names;
 pub mod record;
 mod recovery;
+pub mod seal;
+pub mod sealer;
 pub mod store;
 pub mod verify;
 mod writer;

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::audit::log::{Log, Settings};
+use crate::audit::log::{Checkpoints, Log, Settings};
+use crate::audit::sealer;
 use crate::audit::store::StoreError;
 use crate::hsm::token::Token;
 use crate::metrics::Metrics;
@@ -38,8 +39,17 @@ impl Audit {
     }
 
     /// Starts the tasks that live as long as the daemon.
-    pub(super) fn spawn(&self, _tokens: &HashMap<TokenName, Arc<Token>>, tasks: &mut JoinSet<()>) {
+    pub(super) fn spawn(&self, tokens: &HashMap<TokenName, Arc<Token>>, tasks: &mut JoinSet<()>) {
         tasks.spawn(watch(self.log.clone(), self.settings.clone()));
+        if let Some((token, checkpoints)) = self.signer(tokens) {
+            tasks.spawn(sealer::run(self.log.clone(), token, checkpoints));
+        }
+    }
+
+    fn signer(&self, tokens: &HashMap<TokenName, Arc<Token>>) -> Option<(Arc<Token>, Checkpoints)> {
+        let checkpoints = self.settings.checkpoints.clone()?;
+        let token = tokens.get(&checkpoints.token)?.clone();
+        Some((token, checkpoints))
     }
 
     /// Has everything written.

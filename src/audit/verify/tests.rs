@@ -5,9 +5,10 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPai
 use proptest::prelude::*;
 
 use super::super::chain::Chain;
-use super::super::checkpoint::{Algorithm, PublicKey, Statement, der_signature};
+use super::super::checkpoint::{PublicKey, Statement, der_signature};
 use super::super::record::{Event, Refused};
 use super::*;
+use crate::hsm::backend::Signing;
 
 /// An HSM with an audit key.
 struct Hsm(EcdsaKeyPair);
@@ -22,7 +23,7 @@ impl Hsm {
         let statement = Statement::new(chain.id(), chain.head(), time, "host");
         let raw = self.0.sign(&SystemRandom::new(), statement.text().as_bytes()).unwrap();
         let signature = der_signature(raw.as_ref().try_into().unwrap());
-        let algorithm = Algorithm::EcdsaP256;
+        let algorithm = Signing::EcdsaP256;
         Event::Checkpoint(Box::new(Sealed { statement, token: "hsm".into(), algorithm, signature }))
     }
 

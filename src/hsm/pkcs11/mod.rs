@@ -1,7 +1,7 @@
 //! The C boundary: PKCS#11 modules, and the only place that names `cryptoki-sys` and `unsafe`.
 //!
 //! Catalogue and data path use one function list through single C calls into presized buffers
-//! (`library`, `session`, `data`, `objects`). `admin` adds what the `keys` commands change.
+//! (`library`, `session`, `data`, `objects`, `signing`). `admin` adds what the `keys` commands change.
 
 #![allow(unsafe_code, reason = "PKCS#11 is a C interface; each block says why it is sound")]
 
@@ -16,6 +16,7 @@ mod own_process;
 #[cfg(test)]
 mod plays;
 mod session;
+mod signing;
 #[cfg(test)]
 mod stage;
 mod token_iv;

@@ -14,7 +14,7 @@ use super::Settings;
 use super::frame::{LENGTH, Malformed, Reader, Writer, content};
 use super::words::{self, FAULT_ROOM, Words};
 use crate::hsm::backend::{
-    ChangeableAttributes, IV_LEN, ObjectHandle, Sealed, TAG_LEN, TokenIdentity,
+    ChangeableAttributes, IV_LEN, ObjectHandle, Sealed, Signing, TAG_LEN, TokenIdentity,
 };
 use crate::hsm::codes::Code;
 use crate::hsm::fault::Fault;
@@ -124,6 +124,11 @@ pub(super) enum Request<'a> {
     ReadChangeable(ObjectHandle),
     ReadAttributes(ObjectHandle),
     MakeProbeKey,
+    Sign {
+        key: ObjectHandle,
+        how: Signing,
+        input: &'a [u8],
+    },
 }
 
 impl<'a> Request<'a> {
@@ -139,6 +144,7 @@ impl<'a> Request<'a> {
             Self::Objects => "C_FindObjects",
             Self::ReadChangeable(_) | Self::ReadAttributes(_) => "C_GetAttributeValue",
             Self::MakeProbeKey => "C_GenerateKey",
+            Self::Sign { .. } => "C_Sign",
         }
     }
 
@@ -155,6 +161,7 @@ impl<'a> Request<'a> {
         let room = match self {
             Self::Encrypt { aad, plaintext, .. } => aad.len() + plaintext.len(),
             Self::Decrypt { iv, aad, ciphertext, .. } => iv.len() + aad.len() + ciphertext.len(),
+            Self::Sign { input, .. } => input.len(),
             _ => 0,
         };
         let mut writer = Writer::with_room(FIXED + room);
@@ -191,6 +198,12 @@ impl<'a> Request<'a> {
                 write_handle(&mut writer, *object);
             }
             Self::MakeProbeKey => writer.u8(9),
+            Self::Sign { key, how, input } => {
+                writer.u8(10);
+                write_handle(&mut writer, *key);
+                writer.bytes(how.as_str().as_bytes());
+                writer.bytes(input);
+            }
         }
         writer
     }
@@ -219,6 +232,11 @@ impl<'a> Request<'a> {
             7 => Self::ReadChangeable(read_handle(&mut reader)?),
             8 => Self::ReadAttributes(read_handle(&mut reader)?),
             9 => Self::MakeProbeKey,
+            10 => Self::Sign {
+                key: read_handle(&mut reader)?,
+                how: Signing::named(reader.text()?).ok_or(Malformed)?,
+                input: reader.bytes()?,
+            },
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -241,6 +259,7 @@ pub(super) enum Gift {
     Changeable(ChangeableAttributes),
     Attributes(KeyAttributes),
     Object(ObjectHandle),
+    Signature(Vec<u8>),
 }
 
 /// The answer to a request, and what was called on the way: by any session of the token since the
@@ -351,6 +370,10 @@ impl Gift {
                 writer.u8(9);
                 write_handle(writer, *object);
             }
+            Self::Signature(signature) => {
+                writer.u8(10);
+                writer.bytes(signature);
+            }
         }
     }
 
@@ -399,6 +422,7 @@ impl Gift {
                 Self::Attributes(KeyAttributes { changeable, kind, usage, check_value })
             }
             9 => Self::Object(read_handle(reader)?),
+            10 => Self::Signature(reader.bytes()?.to_vec()),
             _ => return Err(Malformed),
         })
     }
@@ -458,6 +482,8 @@ mod tests {
             Request::ReadChangeable(HANDLE),
             Request::ReadAttributes(HANDLE),
             Request::MakeProbeKey,
+            Request::Sign { key: HANDLE, how: Signing::EcdsaP256, input: &[7; 32] },
+            Request::Sign { key: HANDLE, how: Signing::HmacSha256, input: &[8; 200] },
         ]
     }
 
@@ -488,6 +514,7 @@ mod tests {
             Gift::Attributes(attributes(KeyKind::Aes { bits: 256 }, Some([7, 8, 9]))),
             Gift::Attributes(attributes(KeyKind::Other("RSA_2048".into()), None)),
             Gift::Object(HANDLE),
+            Gift::Signature(vec![6; 64]),
         ]
     }
 
