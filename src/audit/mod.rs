@@ -6,7 +6,7 @@
 //!
 //! On disk: [`store`] holds the files of one log ([`disk`], [`names`], `recovery`). A running [`log`] is
 //! what requests leave their records with; `writer` is its thread, and [`copies`] go elsewhere. The
-//! [`sealer`] has checkpoints signed, as [`seal`] says.
+//! [`sealer`] has checkpoints signed, as [`seal`] says. Administrators' commands write a [`journal`].
 
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 #![cfg_attr(
@@ -18,6 +18,7 @@ pub mod chain;
 pub mod checkpoint;
 pub mod copies;
 pub mod disk;
+pub mod journal;
 pub mod json;
 pub mod line;
 pub mod log;

@@ -152,31 +152,41 @@ pub struct Refused {
 }
 
 /// One step of an administrator's action.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Administration {
     /// The command: `keys rotate`.
-    pub action: String,
-    /// Which step: `begun`, or how it ended.
-    pub step: Step,
-    /// Its arguments, without anything secret.
-    pub arguments: Vec<String>,
+    pub action: &'static str,
     /// The key that it names.
     pub key: Option<String>,
-    /// The object ids that it names.
-    pub objects: Vec<String>,
-    /// The tokens that it uses.
-    pub tokens: Vec<String>,
     /// User id that it runs as.
     pub uid: u32,
     /// Who became that user by sudo, as sudo says.
     pub sudo_user: Option<String>,
+    /// Which step.
+    pub step: Step,
 }
 
 /// Of an administrative action. Each `begun` is followed by an `ended`, unless the command was killed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Nothing is changed yet.
-    Begun,
+    Begun {
+        /// The whole command line; nothing secret is ever in it.
+        arguments: Vec<String>,
+        /// The tokens that it uses.
+        tokens: Vec<String>,
+    },
+    /// A token was asked to change something.
+    Changed {
+        /// Which one.
+        token: String,
+        /// What was asked: `generate`, `write_state`, `destroy`.
+        change: &'static str,
+        /// What the object is after it, or was before it is destroyed: its label or `CKA_ID`.
+        object: String,
+        /// `OK`, or how the token failed.
+        outcome: String,
+    },
     /// It has ended.
     Ended {
         /// `OK`, or what the command said.
@@ -271,20 +281,28 @@ impl Request {
 
 impl Administration {
     fn write(&self, object: &mut Object) {
-        object.text("action", &self.action);
+        object.text("action", self.action);
+        object.optional("key", self.key.as_deref());
+        object.number("uid", self.uid.into());
+        object.optional("sudo_user", self.sudo_user.as_deref());
         match &self.step {
-            Step::Begun => object.text("step", "begun"),
+            Step::Begun { arguments, tokens } => {
+                object.text("step", "begun");
+                object.list("arguments", arguments);
+                object.list("tokens", tokens);
+            }
+            Step::Changed { token, change, object: changed, outcome } => {
+                object.text("step", "changed");
+                object.text("token", token);
+                object.text("change", change);
+                object.text("object", changed);
+                object.text("outcome", outcome);
+            }
             Step::Ended { outcome } => {
                 object.text("step", "ended");
                 object.text("outcome", outcome);
             }
         }
-        object.list("arguments", &self.arguments);
-        object.optional("key", self.key.as_deref());
-        object.list("objects", &self.objects);
-        object.list("tokens", &self.tokens);
-        object.number("uid", self.uid.into());
-        object.optional("sudo_user", self.sudo_user.as_deref());
     }
 }
 

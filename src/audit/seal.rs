@@ -35,6 +35,21 @@ pub fn sealed(statement: Statement, token: &str, how: Signing, raw: &[u8]) -> Op
     Some(Sealed { statement, token: token.to_owned(), algorithm: how, signature })
 }
 
+/// Has a token sign; `None` if it holds no audit key.
+///
+/// # Errors
+/// The token's.
+pub fn seal(
+    session: &mut dyn Session,
+    statement: Statement,
+    token: &str,
+) -> Result<Option<Sealed>, Fault> {
+    let Some((key, how)) = find(session)? else { return Ok(None) };
+    let raw = session.sign(key, how, &input(&statement.text(), how))?;
+    let nonsense = Fault::nonsense("C_Sign", "not the length of such a signature");
+    sealed(statement, token, how, &raw).ok_or(nonsense).map(Some)
+}
+
 /// Looks for the audit key, the same one each time should there be several.
 ///
 /// # Errors

@@ -141,19 +141,6 @@ pub struct Summary {
     pub signed: Option<Head>,
 }
 
-/// What became of a head that was kept elsewhere.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expected {
-    /// None was given.
-    Nothing,
-    /// The record is there and has this hash.
-    Found,
-    /// A record of that number is there, with another hash: the log was rewritten.
-    Differs,
-    /// There is no such record: the log was cut, or set back.
-    Missing,
-}
-
 /// Everything that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
@@ -161,15 +148,16 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// The chains, in the order of their identities.
     pub chains: Vec<Summary>,
-    /// What became of the head that was kept.
-    pub expected: Expected,
+    /// Heads that were kept elsewhere, and of which there is no record with this number and hash: the log
+    /// was cut, set back, or rewritten.
+    pub missing: Vec<Head>,
 }
 
 /// Reads a log, line by line.
 pub struct Verifier<'a> {
     judge: Box<dyn FnMut(&Sealed) -> Judgement + 'a>,
-    expect: Option<Head>,
-    expected: Expected,
+    /// Heads that were kept elsewhere and not met yet.
+    missing: Vec<Head>,
     findings: Vec<Finding>,
     chains: BTreeMap<ChainId, State>,
     file: String,
@@ -188,13 +176,11 @@ struct State {
 }
 
 impl<'a> Verifier<'a> {
-    /// Judges checkpoints so, and looks for a head that was kept elsewhere.
-    pub fn new(judge: impl FnMut(&Sealed) -> Judgement + 'a, expect: Option<Head>) -> Self {
-        let expected = if expect.is_some() { Expected::Missing } else { Expected::Nothing };
+    /// Judges checkpoints so, and looks for heads that were kept elsewhere.
+    pub fn new(judge: impl FnMut(&Sealed) -> Judgement + 'a, expect: &[Head]) -> Self {
         Self {
             judge: Box::new(judge),
-            expect,
-            expected,
+            missing: expect.to_vec(),
             findings: Vec::new(),
             chains: BTreeMap::new(),
             file: String::new(),
@@ -235,7 +221,7 @@ impl<'a> Verifier<'a> {
     /// What all lines together gave.
     pub fn finish(self) -> Report {
         let chains = self.chains.into_values().map(|state| state.summary).collect();
-        Report { findings: self.findings, chains, expected: self.expected }
+        Report { findings: self.findings, chains, missing: self.missing }
     }
 
     fn find(&mut self, problem: Problem) {
@@ -255,7 +241,7 @@ impl<'a> Verifier<'a> {
             return;
         }
         self.current = Some(line.chain);
-        self.expect(head);
+        self.missing.retain(|kept| *kept != head);
         if line.seq == 1 && line.prev != Hash::NONE {
             self.find(Problem::NoBeginning);
         }
@@ -283,15 +269,6 @@ impl<'a> Verifier<'a> {
         }
         if line.kind == "checkpoint" {
             self.checkpoint(line);
-        }
-    }
-
-    fn expect(&mut self, head: Head) {
-        let Some(wanted) = self.expect.filter(|wanted| wanted.seq == head.seq) else { return };
-        if wanted.hash == head.hash {
-            self.expected = Expected::Found;
-        } else if self.expected == Expected::Missing {
-            self.expected = Expected::Differs;
         }
     }
 

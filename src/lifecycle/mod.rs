@@ -9,6 +9,7 @@
 //!   that is in force, and the next command writes it to the tokens that lack it;
 //! - after its last call a command looks again, and acts on what others did meanwhile.
 
+mod audit_key;
 mod birth;
 mod change;
 mod destroy;
@@ -16,13 +17,16 @@ mod office;
 mod proof;
 mod survey;
 mod verify;
+mod witness;
 
+pub use audit_key::{audit_key, audit_public_keys, hmac, make_audit_key};
 pub use birth::{Birth, Kind, bear, wish};
 pub use change::{Change, Plan, Write, apply, plan};
 pub use destroy::{Doomed, destroy, doomed};
 pub use office::{Failed, Office};
 pub use survey::{Held, Object, Survey};
 pub use verify::{Agreement, Verified, verify};
+pub use witness::{Observer, watched};
 
 use crate::hsm::fault::Fault;
 use crate::hsm::state::Date;

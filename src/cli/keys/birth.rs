@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::failure::{print, say};
+use super::clerk::{Action, Clerk};
 use super::scope::{Scope, Unnamed, conclude};
 use super::{Failure, words};
 use crate::hsm::backend::NewKeyUsage;
@@ -71,8 +72,13 @@ impl FromStr for KeyUsage {
 }
 
 impl Create {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        let mut office = self.scope.open(Unnamed::One)?;
+    pub(super) fn action(&self) -> Option<Action> {
+        let action = || Action { name: "keys create", key: Some(self.id.to_string()) };
+        (!self.dry_run).then(action)
+    }
+
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
+        let mut office = self.scope.open(Unnamed::One, clerk)?;
         let kind = Kind::Create(self.usage.0);
         if self.dry_run {
             return would_bear(&mut office, &self.id, kind, self.json);
@@ -92,8 +98,13 @@ impl Create {
 }
 
 impl Rotate {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        let mut office = self.scope.open(Unnamed::Group)?;
+    pub(super) fn action(&self) -> Option<Action> {
+        let action = || Action { name: "keys rotate", key: Some(self.id.to_string()) };
+        (!self.dry_run).then(action)
+    }
+
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
+        let mut office = self.scope.open(Unnamed::Group, clerk)?;
         if self.dry_run {
             return would_bear(&mut office, &self.id, Kind::Rotate, self.json);
         }

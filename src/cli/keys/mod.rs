@@ -2,8 +2,9 @@
 
 mod birth;
 mod change;
+pub(super) mod clerk;
 mod destroy;
-mod scope;
+pub(super) mod scope;
 mod show;
 mod verify;
 mod words;
@@ -14,6 +15,7 @@ use clap::Subcommand;
 
 use super::{Exit, Failure};
 use crate::hsm::pkcs11::exit_now;
+use clerk::{Action, Clerk};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Keys {
@@ -42,25 +44,46 @@ pub(super) enum Keys {
 impl Keys {
     /// Does not return after an HSM was used: modules do not survive an ordinary exit.
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
+        let clerk = Clerk::of(self.action());
         let outcome = match self {
-            Self::Create(create) => create.run(),
+            Self::Create(create) => create.run(&clerk),
             Self::List(list) => list.run(),
             Self::Describe(describe) => describe.run(),
-            Self::Rotate(rotate) => rotate.run(),
-            Self::Disable(disable) => disable.run(),
-            Self::Enable(enable) => enable.run(),
-            Self::ScheduleDeletion(schedule) => schedule.run(),
-            Self::CancelDeletion(cancel) => cancel.run(),
-            Self::Destroy(destroy) => destroy.run(),
+            Self::Rotate(rotate) => rotate.run(&clerk),
+            Self::Disable(disable) => disable.run(&clerk),
+            Self::Enable(enable) => enable.run(&clerk),
+            Self::ScheduleDeletion(schedule) => schedule.run(&clerk),
+            Self::CancelDeletion(cancel) => cancel.run(&clerk),
+            Self::Destroy(destroy) => destroy.run(&clerk),
             Self::Verify(verify) => verify.run(),
         };
-        let code = match outcome {
-            Ok(()) => 0,
-            Err(failure) => {
-                failure.report();
-                failure.code()
-            }
-        };
-        exit_now(code.into())
+        leave(&clerk, outcome)
     }
+
+    /// What the command changes, for the audit log. `None`: it only looks, and can't do more.
+    fn action(&self) -> Option<Action> {
+        match self {
+            Self::Create(create) => create.action(),
+            Self::Rotate(rotate) => rotate.action(),
+            Self::Disable(disable) => disable.action(),
+            Self::Enable(enable) => enable.action(),
+            Self::ScheduleDeletion(schedule) => schedule.action(),
+            Self::CancelDeletion(cancel) => cancel.action(),
+            Self::Destroy(destroy) => destroy.action(),
+            Self::List(_) | Self::Describe(_) | Self::Verify(_) => None,
+        }
+    }
+}
+
+/// Records how a command ended, and leaves: modules do not survive an ordinary exit.
+pub(super) fn leave(clerk: &Clerk, outcome: Result<(), Failure>) -> Result<ExitCode, Failure> {
+    clerk.end(&outcome);
+    let code = match outcome {
+        Ok(()) => 0,
+        Err(failure) => {
+            failure.report();
+            failure.code()
+        }
+    };
+    exit_now(code.into())
 }

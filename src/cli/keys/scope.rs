@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::super::ConfigFile;
 use super::super::startup::{Surroundings, configuration, configuration_for_modules};
+use super::clerk::Clerk;
 use super::{Exit, Failure};
 use crate::config::{Config, Token};
 use crate::hsm::codes;
@@ -19,7 +20,7 @@ use crate::names::{ExternalKeyId, KeystoreName, TokenName};
 use crate::secret::Secret;
 
 #[derive(Debug, Args)]
-pub(super) struct Scope {
+pub(in crate::cli) struct Scope {
     #[command(flatten)]
     config: ConfigFile,
     /// All tokens of this key store; may be left out if there is only one group of tokens
@@ -32,7 +33,7 @@ pub(super) struct Scope {
 
 /// What to take where neither key store nor token is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unnamed {
+pub(in crate::cli) enum Unnamed {
     /// Every token of the configuration.
     All,
     /// The only group of tokens that stand together.
@@ -43,12 +44,13 @@ pub(super) enum Unnamed {
 
 impl Scope {
     /// Connects to the tokens that are meant. Those that fail are noted by the office.
-    pub(super) fn open(&self, unnamed: Unnamed) -> Result<Office, Failure> {
+    pub(in crate::cli) fn open(&self, unnamed: Unnamed, clerk: &Clerk) -> Result<Office, Failure> {
         let names = self.names(&configuration(&self.config)?, unnamed)?;
         let is_meant = |name: &TokenName, _: &Token| names.contains(name);
         let config = configuration_for_modules(&self.config, Surroundings::Ours, is_meant)?;
         let tokens: Vec<_> =
             names.iter().filter_map(|name| config.tokens.get_key_value(name)).collect();
+        clerk.begin(config.audit.as_ref(), &names)?;
         let metrics = Metrics::new();
         let mut libraries: HashMap<&Path, (&TokenName, Arc<Library>)> = HashMap::new();
         let mut office = Vec::with_capacity(tokens.len());
@@ -69,9 +71,15 @@ impl Scope {
             let metrics = metrics.token(name);
             let backend = Pkcs11Backend::new(library.clone(), selector, Secret::new(pin), metrics);
             let session = backend.with_profile(token.profile).administer();
+            let session = session.map(|session| clerk.watch(session, name));
             office.push((name.clone(), session));
         }
         Ok(Office::new(office))
+    }
+
+    /// What the configuration says, before anything is connected to.
+    pub(in crate::cli) fn configuration(&self) -> Result<Config, Failure> {
+        Ok(configuration(&self.config)?)
     }
 
     fn names(&self, config: &Config, unnamed: Unnamed) -> Result<Vec<TokenName>, Failure> {
@@ -160,7 +168,7 @@ pub(super) fn conclude(
 }
 
 /// How a token failed, and what to look at.
-pub(super) fn token_failure(fault: Fault, token: &TokenName) -> Failure {
+pub(in crate::cli) fn token_failure(fault: Fault, token: &TokenName) -> Failure {
     let words = format!("token `{token}`: {fault}");
     let Fault { kind, cause, .. } = fault;
     let refused = |hint: &str| Failure::new(Exit::CannotCreate, &words).hint(hint);
