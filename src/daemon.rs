@@ -146,7 +146,7 @@ impl Daemon {
         let transport = transport(&server.transport, &metrics)?;
         let sockets = bind_all(&server, &ops)?;
         let control = ops.control_socket.as_deref().map(control::bind).transpose()?;
-        let audit = audit.map(|audit| Audit::start(audit, &metrics)).transpose()?;
+        let mut audit = audit.map(|audit| Audit::start(audit, &metrics)).transpose()?;
         let keystores = keystores.into_iter().map(Keystore::new).collect();
         let keystores = Keystores::new(keystores).map_err(|mut clashes| clashes.remove(0))?;
         let Tokens { tokens, children } = Tokens::start(tokens, &log, &secret_places, &metrics);
@@ -163,7 +163,7 @@ impl Daemon {
         warn_about_descriptors(server.limits.max_connections);
         let log = audit.as_ref().map(|audit| audit.log().clone());
         let auditor = Auditor::new(log.clone(), client_subject(&server.transport));
-        if let Some(audit) = &audit {
+        if let Some(audit) = &mut audit {
             audit.spawn(&tokens, &mut tasks);
         }
         let pipeline =

@@ -32,7 +32,7 @@
 //! |---|---|
 //! | 5 process | [`daemon`], [`cli`], [`doctor`], [`config`], [`telemetry`] |
 //! | 4 compose | [`server`] |
-//! | 3 act | [`operations`], [`lifecycle`], [`client`], [`catalogue`], [`tls`], [`metrics`], [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
+//! | 3 act | [`operations`], [`lifecycle`], [`client`], [`catalogue`], [`tls`], [`metrics`], [`audit`] but for what is pure in it, [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
 //! | 2 decide | [`keystore`], [`audit::record`], [`audit::chain`], [`audit::checkpoint`], [`audit::verify`] with [`audit::json`] and [`audit::line`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`] |
 //! | 1 protocol | [`wire`], [`sigv4`] |
 //! | 0 words | [`names`], [`secret`], [`clock`] |

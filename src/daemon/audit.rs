@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::audit::log::{Checkpoints, Log, Settings};
-use crate::audit::sealer;
+use crate::audit::log::{Log, Settings};
+use crate::audit::sealer::{self, SealError};
 use crate::audit::store::StoreError;
 use crate::hsm::token::Token;
 use crate::metrics::Metrics;
@@ -17,6 +17,9 @@ use crate::names::TokenName;
 /// How long the last records may take to be written.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a last checkpoint may take.
+const SIGNATURE_PATIENCE: Duration = Duration::from_secs(3);
+
 /// How often the lag is looked at.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -24,13 +27,15 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) struct Audit {
     log: Log,
     settings: Settings,
+    /// Holds the key that signs.
+    signer: Option<Arc<Token>>,
 }
 
 impl Audit {
     /// Goes on with the log of the directory, or begins one.
     pub(super) fn start(settings: Settings, metrics: &Metrics) -> Result<Self, StoreError> {
         let log = Log::start(&settings, metrics.audit())?;
-        Ok(Self { log, settings })
+        Ok(Self { log, settings, signer: None })
     }
 
     /// What requests leave their records with.
@@ -39,21 +44,36 @@ impl Audit {
     }
 
     /// Starts the tasks that live as long as the daemon.
-    pub(super) fn spawn(&self, tokens: &HashMap<TokenName, Arc<Token>>, tasks: &mut JoinSet<()>) {
+    pub(super) fn spawn(
+        &mut self,
+        tokens: &HashMap<TokenName, Arc<Token>>,
+        tasks: &mut JoinSet<()>,
+    ) {
         tasks.spawn(watch(self.log.clone(), self.settings.clone()));
-        if let Some((token, checkpoints)) = self.signer(tokens) {
-            tasks.spawn(sealer::run(self.log.clone(), token, checkpoints));
+        let Some(checkpoints) = &self.settings.checkpoints else { return };
+        self.signer = tokens.get(&checkpoints.token).cloned();
+        if let Some(token) = &self.signer {
+            tasks.spawn(sealer::run(self.log.clone(), token.clone(), checkpoints.clone()));
         }
     }
 
-    fn signer(&self, tokens: &HashMap<TokenName, Arc<Token>>) -> Option<(Arc<Token>, Checkpoints)> {
-        let checkpoints = self.settings.checkpoints.clone()?;
-        let token = tokens.get(&checkpoints.token)?.clone();
-        Some((token, checkpoints))
+    /// Has all records signed that are there.
+    async fn sign(&self, token: &Token) -> Result<(), SealError> {
+        let mut safe = self.log.watch_safe();
+        while !self.log.lag().is_zero() && safe.changed().await.is_ok() {}
+        let now = *safe.borrow();
+        sealer::sign(&self.log, token, now).await
     }
 
-    /// Has everything written.
+    /// Has everything signed, if that takes no time, and written.
     pub(super) async fn stop(&self) {
+        if let Some(token) = &self.signer {
+            match tokio::time::timeout(SIGNATURE_PATIENCE, self.sign(token)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "leaving without a last checkpoint"),
+                Err(_) => tracing::warn!("leaving without a last checkpoint: it takes too long"),
+            }
+        }
         let log = self.log.clone();
         let stopped = tokio::task::spawn_blocking(move || log.stop(PATIENCE)).await;
         if !matches!(stopped, Ok(true)) {

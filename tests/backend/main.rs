@@ -1,5 +1,6 @@
 //! The HSM side, from the outside: backends by one contract, a token by what its threads do.
 
+mod audit;
 mod catalogue;
 mod contract;
 mod counts;
