@@ -174,7 +174,7 @@ mod tests {
         let head = Head { seq: 1, hash: Hash::of(first.as_bytes()) };
         assert_eq!(chain.head(), head);
         let second = chain.append(SystemTime::UNIX_EPOCH, &Event::Closed);
-        assert!(second.contains(&format!(r#""seq":2,"#)));
+        assert!(second.contains(r#""seq":2,"#));
         assert!(second.contains(&format!(r#""prev":"{}""#, head.hash)));
         assert_eq!(
             Chain::resume(chain.id(), head).append(SystemTime::UNIX_EPOCH, &Event::Closed),

@@ -167,7 +167,7 @@ impl Log {
             state: Mutex::default(),
             changed: Condvar::new(),
         });
-        Writer::spawn(shared.clone(), store, &settings.copies);
+        Writer::spawn(shared.clone(), store, &settings.copies).map_err(StoreError::Thread)?;
         Ok(Self { shared })
     }
 
@@ -228,6 +228,11 @@ impl Log {
     /// Its metrics.
     pub fn metrics(&self) -> &AuditMetrics {
         &self.shared.metrics
+    }
+
+    /// Whether nobody writes any more: after [`Log::stop`], or since the writer met a defect of its own.
+    pub fn has_ended(&self) -> bool {
+        self.shared.lock().has_ended
     }
 
     /// How long the oldest record has been waiting to be synced. The gauge has it too.
@@ -393,7 +398,7 @@ impl State {
 
     fn miss(&mut self, reason: String, count: impl FnOnce(&mut Gap)) {
         let from = SystemTime::now();
-        let gap = self.gap.get_or_insert_with(|| Gap { lost: 0, refused: 0, from, reason });
+        let gap = self.gap.get_or_insert(Gap { lost: 0, refused: 0, from, reason });
         count(gap);
     }
 }

@@ -45,6 +45,9 @@ pub enum StoreError {
     /// Somebody else writes there.
     #[error("another process writes the audit log in `{}`: each has a directory of its own", .0.display())]
     Locked(PathBuf),
+    /// There is no thread to write it.
+    #[error("cannot start the thread that writes the audit log: {0}")]
+    Thread(io::Error),
     /// The machine gives no random numbers.
     #[error("the operating system gives no random numbers")]
     NoRandom,

@@ -39,18 +39,23 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn spawn(shared: Arc<Shared>, store: Store, copies: &[Destination]) {
+    pub(super) fn spawn(
+        shared: Arc<Shared>,
+        store: Store,
+        copies: &[Destination],
+    ) -> std::io::Result<()> {
         let copies = Copies::start(copies, &shared.metrics);
         let now = Instant::now();
         let (seats, receipts, records) = (0, Vec::new(), 1);
+        let ended = Ended(shared.clone());
         let writer =
             Self { shared, store, copies, seats, receipts, records, synced: now, summed: now };
-        let spawned = std::thread::Builder::new().name("audit".to_owned()).spawn(|| writer.run());
-        if let Err(error) = spawned {
-            // Nothing takes records then: they are refused, or counted as lost, once all seats are
-            // taken.
-            tracing::error!(%error, "cannot start the thread that writes the audit log");
-        }
+        let run = move || {
+            // On a panic too: nothing is admitted any more then.
+            let _ended = ended;
+            writer.run();
+        };
+        std::thread::Builder::new().name("audit".to_owned()).spawn(run).map(drop)
     }
 
     fn run(mut self) {
@@ -67,7 +72,6 @@ impl Writer {
                 self.sync();
             }
             if is_stopping {
-                self.shared.ended();
                 return;
             }
         }
@@ -174,5 +178,14 @@ impl Writer {
             tracing::error!(%error, on_failure = ?self.shared.on_failure, "the audit log cannot be written");
             state.trouble = Some(trouble);
         }
+    }
+}
+
+/// Tells, when dropped, that nobody writes any more.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.ended();
     }
 }

@@ -83,12 +83,15 @@ impl Audit {
 }
 
 /// Keeps the gauge of the lag, and says when it is too much: the thread that writes may hang in the
-/// disk, and say nothing.
+/// disk, and say nothing. Ends if that thread has.
 async fn watch(log: Log, settings: Settings) {
     let most = settings.sync_interval.saturating_add(settings.max_delay);
     let mut was_late = false;
     loop {
         tokio::time::sleep(LOOK).await;
+        if log.has_ended() {
+            return;
+        }
         let lag = log.lag();
         let is_late = lag > most;
         if is_late != was_late {

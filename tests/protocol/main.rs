@@ -5,6 +5,7 @@
 //! one of their own. They run in parallel and never sleep to let something happen.
 
 mod audit;
+mod audit_disk;
 mod aws_sample;
 mod bad_requests;
 mod bodies;

@@ -53,7 +53,8 @@ fn event(number: u64) -> Event {
 fn log(hsm: &Hsm, records: u64, every: u64, id: u8) -> Vec<String> {
     let mut chain = Chain::begin(ChainId::new([id; 16]));
     let line = |number: u64| {
-        let event = if number % every == 0 { hsm.checkpoint(&chain) } else { event(number) };
+        let event =
+            if number.is_multiple_of(every) { hsm.checkpoint(&chain) } else { event(number) };
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(number);
         chain.append(time, &event)
     };
