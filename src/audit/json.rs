@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::FormatItem;
 use time::macros::format_description;
 
-use crate::wire::log_text::LogText;
+use crate::wire::log_text::{LogText, MAX_LOG_TEXT_LEN};
 
 /// Times are UTC, to the microsecond.
 const TIME: &[FormatItem<'_>] =
@@ -120,7 +120,9 @@ impl Object {
 pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().saturating_mul(2));
     for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
+        for digit in [byte >> 4, byte & 0xf] {
+            text.push(char::from(digit + if digit < 10 { b'0' } else { b'a' - 10 }));
+        }
     }
     text
 }
@@ -139,14 +141,19 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
     pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect()
 }
 
-/// After [`LogText`] only two characters are left that JSON escapes.
+/// After [`LogText`] only two characters are left that JSON escapes. Most strings need neither.
 fn quote(text: &mut String, value: &str) {
     text.push('"');
-    for c in LogText::new(value).to_string().chars() {
-        if matches!(c, '"' | '\\') {
-            text.push('\\');
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if value.len() <= MAX_LOG_TEXT_LEN && value.bytes().all(is_plain) {
+        text.push_str(value);
+    } else {
+        for c in LogText::new(value).to_string().chars() {
+            if matches!(c, '"' | '\\') {
+                text.push('\\');
+            }
+            text.push(c);
         }
-        text.push(c);
     }
     text.push('"');
 }

@@ -14,7 +14,7 @@ use super::record::Event;
 use super::seal;
 use super::store::host;
 use crate::clock::Deadline;
-use crate::hsm::token::{Token, TokenError};
+use crate::hsm::token::{Token, TokenError, TokenState};
 
 /// How long a signature may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,6 +43,11 @@ pub async fn run(log: Log, token: Arc<Token>, checkpoints: Checkpoints) {
     // The first one at once: whether signing works is known then.
     let mut due = Instant::now();
     let mut was_failing = false;
+    // That it has not been connected to yet is no failure.
+    let tried = |state: &TokenState| *state != TokenState::Probing;
+    if token.watch_state().wait_for(tried).await.is_err() {
+        return;
+    }
     loop {
         if safe.wait_for(|safe| safe.records > signed).await.is_err() {
             return;
