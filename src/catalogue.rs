@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::audit::seal;
 use crate::hsm::backend::{ObjectHandle, Session, Signing};
@@ -93,12 +93,32 @@ pub const HEALTH_KEY: &str = "xksd:health";
 /// another of the same label and id, but of another kind, been given its number.
 pub const FULL_EVERY: u32 = 64;
 
+/// How often a token is read before it is believed that something is gone.
+///
+/// SoftHSM2 does not show an object while another process writes its attributes: for a third of a
+/// millisecond, at each change of a key's state. That a key does not exist is final for KMS.
+const LOOKS: u32 = 3;
+
+/// Pause between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// Reads a token again and again, in full only what it has not seen before.
 #[derive(Debug, Default)]
 pub struct Reader {
     known: HashMap<ObjectHandle, KeyAttributes>,
     last: Arc<Keys>,
+    last_freezes: Freezes,
     readings: u32,
+}
+
+/// What one look at the token found.
+struct Look {
+    started: Instant,
+    seen: HashMap<ObjectHandle, KeyAttributes>,
+    keys: Keys,
+    freezes: Freezes,
+    audit_key: Option<(ObjectHandle, Signing)>,
+    unread: usize,
 }
 
 impl Reader {
@@ -115,17 +135,56 @@ impl Reader {
         found.map(|(object, _)| *object).min_by_key(|object| object.number)
     }
 
-    /// Reads all keys of the token.
+    /// Reads all keys of the token. What was there before and is not seen now is looked for again.
     ///
     /// # Errors
     /// A fault of the session: then nothing is known, and the snapshot before stays. One object
     /// that the token refuses to describe costs no more than itself.
     pub fn read(&mut self, session: &mut dyn Session) -> Result<Catalogue, Fault> {
-        let started = Instant::now();
         self.readings = self.readings.wrapping_add(1);
         if self.readings.is_multiple_of(FULL_EVERY) {
             self.known.clear();
         }
+        let mut look = self.look(session)?;
+        for _ in 1..LOOKS {
+            if !self.misses_something(&look) {
+                break;
+            }
+            std::thread::sleep(PAUSE);
+            look = self.look(session)?;
+        }
+        let Look { started, seen, keys, freezes, audit_key, unread } = look;
+        self.known = seen;
+        self.last_freezes = freezes.clone();
+        if keys != *self.last {
+            self.last = Arc::new(keys);
+        }
+        Ok(Catalogue { keys: self.last.clone(), freezes, audit_key, started, unread })
+    }
+
+    /// Whether a version or a marker is gone that the last reading found.
+    fn misses_something(&self, look: &Look) -> bool {
+        let is_gone = |(id, known): (&ExternalKeyId, &Result<Arc<Key>, KeyFault>)| match (
+            known,
+            look.keys.get(id),
+        ) {
+            (_, None) => true,
+            (Ok(known), Some(Ok(now))) => {
+                let is_there = |version: &Version| {
+                    let (version, object_id) = version.identity();
+                    now.version(version, object_id).is_some()
+                };
+                !known.versions().iter().all(is_there)
+            }
+            (Ok(_), Some(Err(KeyFault::NoneReady))) => true,
+            (_, Some(_)) => false,
+        };
+        self.last.iter().any(is_gone) || !look.freezes.include(&self.last_freezes)
+    }
+
+    /// Lists the objects once, and reads what is not known of them.
+    fn look(&self, session: &mut dyn Session) -> Result<Look, Fault> {
+        let started = Instant::now();
         let mut unread = Vec::new();
         let mut freezes = Freezes::default();
         let mut seen = HashMap::with_capacity(self.known.len());
@@ -165,22 +224,17 @@ impl Reader {
         };
         // The same one each time, should there be several.
         let audit_key = seen.iter().filter_map(signing).min_by_key(|(object, _)| object.number);
-        self.known = seen;
         let keys: Keys = versions
             .into_iter()
             .map(|(id, versions)| (id.clone(), Key::new(id, versions).map(Arc::new)))
             .collect();
-        if keys != *self.last {
-            self.last = Arc::new(keys);
-        }
-        let (keys, unread) = (self.last.clone(), unread.len());
-        Ok(Catalogue { keys, freezes, audit_key, started, unread })
+        Ok(Look { started, seen, keys, freezes, audit_key, unread: unread.len() })
     }
 
     /// Label and id are read each time: they can be changed, and a token may give the number of a
     /// destroyed object to a new one at once.
     fn attributes(
-        &mut self,
+        &self,
         session: &mut dyn Session,
         object: ObjectHandle,
     ) -> Result<KeyAttributes, Fault> {

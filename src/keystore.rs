@@ -5,14 +5,15 @@
 //! gives a [`Permit`] for one external key id; only a permit and the key that the catalogue holds
 //! under that id make an [`AuthorizedKey`], and only that reaches the HSM.
 
+mod rule;
+
 use std::collections::HashMap;
-use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::hsm::freeze::Freezes;
 use crate::hsm::key::{Holder, Holders, Key, Version};
 use crate::hsm::state::VersionStatus;
+use crate::limits::{self, Admission, Exceeded, KeyLimiters, Limiter};
 use crate::names::{
     AccessKeyId, ExternalKeyId, KeyVersion, KeystoreName, ObjectId, PathPrefix, Region, TokenName,
 };
@@ -21,8 +22,10 @@ use crate::wire::ciphertext_format::{CiphertextFormat, Formats};
 use crate::wire::ciphertext_metadata::CiphertextMetadata;
 use crate::wire::request::IntegrityValue;
 
+pub use rule::{KeyRule, KeyRuleError};
+
 /// What a key store is made from.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Settings {
     /// Its name in the configuration.
     pub name: KeystoreName,
@@ -44,6 +47,10 @@ pub struct Settings {
     pub verify_writes: VerifyWrites,
     /// Which ciphertexts are read, and which are written.
     pub formats: Formats,
+    /// How much may be asked of it.
+    pub quota: limits::Settings,
+    /// How much may be asked of each of its keys.
+    pub key_quota: limits::Settings,
 }
 
 /// Which encryptions are decrypted again, and compared, before they are answered.
@@ -56,60 +63,12 @@ pub enum VerifyWrites {
     WhenAsked,
 }
 
-/// One or several external key ids.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyRule {
-    /// This one.
-    Exact(ExternalKeyId),
-    /// All that begin so; written with a `*` at the end. Empty: all.
-    Prefix(Box<str>),
-}
-
-/// Why a text is no key rule.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum KeyRuleError {
-    /// A `*` elsewhere than at the end.
-    #[error("a `*` may only stand at the end")]
-    InnerStar,
-    /// No external key id could fit.
-    #[error("{0}")]
-    Name(#[from] crate::names::NameError),
-}
-
-impl FromStr for KeyRule {
-    type Err = KeyRuleError;
-
-    fn from_str(text: &str) -> Result<Self, KeyRuleError> {
-        let Some(prefix) = text.strip_suffix('*') else {
-            if text.contains('*') {
-                return Err(KeyRuleError::InnerStar);
-            }
-            return Ok(Self::Exact(text.parse()?));
-        };
-        if prefix.contains('*') {
-            return Err(KeyRuleError::InnerStar);
-        }
-        if !prefix.is_empty() {
-            prefix.parse::<ExternalKeyId>()?;
-        }
-        Ok(Self::Prefix(prefix.into()))
-    }
-}
-
-impl KeyRule {
-    /// Whether this external key id is among them.
-    pub fn allows(&self, id: &ExternalKeyId) -> bool {
-        match self {
-            Self::Exact(exact) => exact == id,
-            Self::Prefix(prefix) => id.as_str().starts_with(&**prefix),
-        }
-    }
-}
-
 /// One key store.
 #[derive(Debug)]
 pub struct Keystore {
     settings: Settings,
+    requests: Arc<Limiter>,
+    requests_by_key: Arc<KeyLimiters>,
 }
 
 /// Why a caller who is who it says may not go on.
@@ -148,12 +107,40 @@ pub enum Refused {
     /// The key has versions, and the format that the key store writes can't name them.
     #[error("the key has versions, and the key store writes a format that knows none")]
     Versioned,
+    /// More requests than the key store's quota allows.
+    #[error("more requests than the quota of the key store allows")]
+    OverQuota(Exceeded),
+    /// More requests than the quota of each key allows.
+    #[error("more requests for this key than the key quota of the key store allows")]
+    OverKeyQuota(Exceeded),
+}
+
+impl PartialEq for Keystore {
+    /// The same settings.
+    fn eq(&self, other: &Self) -> bool {
+        self.settings == other.settings
+    }
 }
 
 impl Keystore {
     /// A key store with these settings.
     pub fn new(settings: Settings) -> Self {
-        Self { settings }
+        let requests = Arc::new(Limiter::new(&settings.quota));
+        let requests_by_key = Arc::new(KeyLimiters::new(settings.key_quota.clone()));
+        Self { settings, requests, requests_by_key }
+    }
+
+    /// One that takes the place of another: quotas that are the same go on counting, so that nobody gets
+    /// a new one by a reload.
+    pub fn in_place_of(before: &Self, settings: Settings) -> Self {
+        let mut keystore = Self::new(settings);
+        if keystore.settings.quota == before.settings.quota {
+            keystore.requests = before.requests.clone();
+        }
+        if keystore.settings.key_quota == before.settings.key_quota {
+            keystore.requests_by_key = before.requests_by_key.clone();
+        }
+        keystore
     }
 
     /// Its name in the configuration.
@@ -206,16 +193,25 @@ impl Keystore {
         if self.settings.enabled { Ok(()) } else { Err(Refused::KeystoreDisabled) }
     }
 
-    /// Lets a verified caller name one external key of this key store.
+    /// Lets one more request of a verified caller in, if the key store's quota has room for it. Nobody
+    /// else can use a quota up: it is charged to those whose signature holds.
+    pub fn admit(&self, caller: &Verified) -> Result<Admission, Refused> {
+        self.open(caller)?;
+        self.requests.admit().map_err(Refused::OverQuota)
+    }
+
+    /// Lets a verified caller, whose request was admitted, name one external key of this key store.
     pub fn permit<'a>(
         &'a self,
         caller: &Verified,
+        _admission: &Admission,
         id: &'a ExternalKeyId,
     ) -> Result<Permit<'a>, Refused> {
         self.open(caller)?;
-        match self.rule_for(id) {
-            Some(_) => Ok(Permit { id, keystore: &self.settings }),
-            None => Err(Refused::KeyNotAllowed),
+        if self.rule_for(id).is_some() {
+            Ok(Permit { id, keystore: &self.settings, requests: &self.requests_by_key })
+        } else {
+            Err(Refused::KeyNotAllowed)
         }
     }
 
@@ -239,6 +235,7 @@ impl Keystore {
 pub struct Permit<'a> {
     id: &'a ExternalKeyId,
     keystore: &'a Settings,
+    requests: &'a KeyLimiters,
 }
 
 /// Whether a decryption follows the encryption.
@@ -265,6 +262,13 @@ impl Permit<'_> {
     /// The external key that may be named.
     pub fn id(&self) -> &ExternalKeyId {
         self.id
+    }
+
+    /// Lets one more request for the key in, if the quota of each key has room for it; `None` if there
+    /// is no such quota.
+    pub fn admit(&self, key: &Key<Holders>) -> Result<Option<Admission>, Refused> {
+        self.expect_same(key);
+        self.requests.admit(self.id).map_err(Refused::OverKeyQuota)
     }
 
     /// Whether the key may only be described: its key store is frozen, by its configuration or by one
@@ -437,17 +441,10 @@ impl Keystores {
     }
 }
 
-impl fmt::Display for KeyRule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Exact(id) => id.fmt(f),
-            Self::Prefix(prefix) => write!(f, "{prefix}*"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
     use crate::secret::Secret;
     use crate::sigv4::SecretAccessKey;
@@ -465,6 +462,8 @@ mod tests {
             tokens: vec!["t".parse().unwrap()],
             verify_writes: VerifyWrites::default(),
             formats: Formats::Own,
+            quota: limits::Settings::default(),
+            key_quota: limits::Settings::default(),
         })
     }
 
@@ -482,23 +481,27 @@ mod tests {
     }
 
     #[test]
-    fn every_clash_is_named_p_14() {
-        let stores = vec![keystore("a", "one", ID_A), keystore("b", "one", ID_A)];
-        assert_eq!(Keystores::new(stores).unwrap_err().len(), 2);
+    fn a_quota_that_stays_the_same_goes_on_counting() {
+        let one = |concurrent| {
+            let keystore = keystore("a", "one", ID_A);
+            let limit = limits::Settings { rate: None, concurrent: NonZeroU32::new(concurrent) };
+            Settings { quota: limit.clone(), key_quota: limit, ..keystore.settings }
+        };
+        let before = Keystore::new(one(1));
+        let id = "key".parse().unwrap();
+        let held = (before.requests.admit().unwrap(), before.requests_by_key.admit(&id).unwrap());
+        let same = Keystore::in_place_of(&before, one(1));
+        assert_eq!(same.requests.admit().unwrap_err(), Exceeded::Concurrent);
+        assert_eq!(same.requests_by_key.admit(&id).unwrap_err(), Exceeded::Concurrent);
+        let other = Keystore::in_place_of(&before, one(2));
+        drop((other.requests.admit().unwrap(), other.requests_by_key.admit(&id).unwrap()));
+        drop(held);
+        assert!(same.requests.admit().is_ok());
     }
 
     #[test]
-    fn key_rules_are_exact_or_prefixes() {
-        let rule = |text: &str| text.parse::<KeyRule>();
-        let id = |text: &str| text.parse::<ExternalKeyId>().unwrap();
-        assert!(rule("abc").unwrap().allows(&id("abc")));
-        assert!(!rule("abc").unwrap().allows(&id("abcd")));
-        assert!(rule("abc*").unwrap().allows(&id("abcd")));
-        assert!(!rule("abc*").unwrap().allows(&id("ab")));
-        assert!(rule("*").unwrap().allows(&id("anything")));
-        assert_eq!(rule("a*b"), Err(KeyRuleError::InnerStar));
-        assert_eq!(rule("a**"), Err(KeyRuleError::InnerStar));
-        assert!(matches!(rule("a:*"), Err(KeyRuleError::Name(_))));
-        assert!(matches!(rule(""), Err(KeyRuleError::Name(_))));
+    fn every_clash_is_named_p_14() {
+        let stores = vec![keystore("a", "one", ID_A), keystore("b", "one", ID_A)];
+        assert_eq!(Keystores::new(stores).unwrap_err().len(), 2);
     }
 }

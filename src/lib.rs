@@ -32,8 +32,8 @@
 //! |---|---|
 //! | 5 process | [`daemon`], [`cli`], [`doctor`], [`config`], [`telemetry`] |
 //! | 4 compose | [`server`] |
-//! | 3 act | [`operations`], [`lifecycle`], [`client`], [`catalogue`], [`tls`], [`metrics`], [`audit`] but for what is pure in it, [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
-//! | 2 decide | [`keystore`], [`audit::record`], [`audit::chain`], [`audit::checkpoint`], [`audit::verify`] with [`audit::json`] and [`audit::line`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`] |
+//! | 3 act | [`operations`], [`lifecycle`], [`client`], [`catalogue`], [`tls`], [`metrics`], [`traces`], [`audit`] but for what is pure in it, [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
+//! | 2 decide | [`keystore`], [`audit::record`], [`audit::chain`], [`audit::checkpoint`], [`audit::verify`] with [`audit::json`] and [`audit::line`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`], [`limits`], [`hsm::transport`] |
 //! | 1 protocol | [`wire`], [`sigv4`] |
 //! | 0 words | [`names`], [`secret`], [`clock`] |
 //!
@@ -50,6 +50,7 @@ pub mod doctor;
 pub mod hsm;
 pub mod keystore;
 pub mod lifecycle;
+pub mod limits;
 pub mod metrics;
 pub mod names;
 pub mod operations;
@@ -58,4 +59,5 @@ pub mod server;
 pub mod sigv4;
 pub mod telemetry;
 pub mod tls;
+pub mod traces;
 pub mod wire;

@@ -3,6 +3,7 @@
 //! They know nothing of HTTP. Where an answer is final for KMS (no such key, no such version), it
 //! is given only when every token was read completely after the request arrived.
 
+mod trace;
 mod way;
 
 use std::num::NonZeroU32;
@@ -15,19 +16,18 @@ use crate::hsm::fault::FaultKind;
 use crate::hsm::fleet::{Attempt, Enough, Group, GroupCatalogue};
 use crate::hsm::key::{Holders, Key, KeyFault, KeyKind, Standing, Usage};
 use crate::hsm::lanes::Lane;
-use crate::hsm::token::{Opening, Timed, Token, TokenError, TokenState};
+use crate::hsm::token::{Opening, Token, TokenError, TokenState};
 use crate::keystore::{AuthorizedKey, Permit, Refused, WriteCheck, Writing};
-use crate::names::{KeyVersion, TokenName};
 use crate::secret::Plaintext;
 use crate::wire::aad::FrameError;
 use crate::wire::cdiv::CdivInput;
-use crate::wire::ciphertext_format::CiphertextFormat;
 use crate::wire::gcm::{Iv, Tag};
 use crate::wire::health::{Ekm, EkmFleet, HealthResponse, HealthStatus};
 use crate::wire::request::{DecryptRequest, EncryptRequest, IntegrityValue};
 use crate::wire::response::{
     DecryptResponse, EncryptResponse, KeySpec, KeyStatus, KeyUsage, MetadataResponse,
 };
+pub use trace::{Part, Step, Trace, Work};
 use way::Way;
 
 /// A result of GetHealthStatus is never older than this (P-61, P-63).
@@ -85,25 +85,6 @@ impl From<TokenError> for OperationError {
     }
 }
 
-/// What an operation leaves for the record of its request, however it ends.
-#[derive(Debug, Clone, Default)]
-pub struct Trace {
-    /// The token that the request was last sent to.
-    pub token: Option<TokenName>,
-    /// How often it was sent to a token.
-    pub attempts: u32,
-    /// The version of the key that was used.
-    pub version: Option<KeyVersion>,
-    /// What the ciphertext is.
-    pub format: Option<CiphertextFormat>,
-    /// Time that the jobs waited for a session, together.
-    pub queued: Duration,
-    /// Time that the jobs spent in the HSM, together.
-    pub hsm: Duration,
-    /// Encryptions that the HSM made, retries included.
-    pub encryptions: u64,
-}
-
 /// One request's way to the tokens of its key store.
 #[derive(Debug)]
 pub struct Call<'a> {
@@ -125,6 +106,7 @@ pub async fn describe(
     permit: &Permit<'_>,
 ) -> Result<MetadataResponse, OperationError> {
     let Found { key, is_frozen, .. } = call.key(permit, call.arrived, |_key| Enough::Yes).await?;
+    let _admission = permit.admit(&key)?;
     let newest = key.newest();
     call.trace.version = Some(newest.version);
     let is_enabled = key.is_enabled() && !is_frozen;
@@ -143,10 +125,15 @@ pub async fn encrypt(
     let plaintext = Arc::new(plaintext);
     let group = call.group;
     let mut way = Way::new(group, call.arrived, call.deadline);
+    // Charged once, however many attempts there are, and held until the last has ended.
+    let mut admission = None;
     loop {
         let ready = |key: &Key<Holders>| group.readiness(key.newest());
         let found = call.key(permit, way.known_since(), ready).await?;
         let (key, writing) = permit.to_encrypt(found.usable()?, integrity)?;
+        if admission.is_none() {
+            admission = Some(permit.admit(&found.key)?);
+        }
         let attempt = way.next(&key)?;
         let aad = aad.as_deref();
         match encrypt_once(call, &attempt, &key, &plaintext, aad, (integrity, writing)).await {
@@ -172,13 +159,14 @@ async fn encrypt_once(
     let sealed = token
         .encrypt(&call.lane, handle, framed.clone(), plaintext.clone(), attempt.deadline())
         .await;
+    let sealed = call.trace.job(token, Work::Encrypt, sealed);
     // An answer that is late or lost may have been an encryption all the same: better one too many
     // against the key's bound than one too few.
     let refused = [TokenError::QueueFull, TokenError::Overloaded, TokenError::Down];
     if !sealed.as_ref().is_err_and(|error| refused.contains(error)) {
         call.trace.encryptions += 1;
     }
-    let Sealed { iv, ciphertext, tag } = call.trace.time(sealed?);
+    let Sealed { iv, ciphertext, tag } = sealed?;
     let tag = Tag::new(tag);
     // P-43: the CDIV first, from the HSM's output; then that output is decrypted again.
     let cdiv = (integrity == IntegrityValue::Sha256).then(|| {
@@ -219,8 +207,8 @@ async fn prove(
     let (iv, tag) = (iv.as_bytes().to_vec(), *tag.as_bytes());
     let opening = Arc::new(Opening { iv, aad, ciphertext, tag });
     let opened = token.decrypt(&call.lane, handle, opening.clone(), attempt.deadline()).await;
-    let proved = match opened {
-        Ok(opened) => call.trace.time(opened) == *plaintext,
+    let proved = match call.trace.job(token, Work::Check, opened) {
+        Ok(opened) => opened == *plaintext,
         // The token refuses what it has just made: that is no caller's mistake.
         Err(TokenError::Fault(fault)) if fault.kind == FaultKind::BadCiphertext => false,
         Err(error) => return Err(error.into()),
@@ -251,6 +239,7 @@ pub async fn decrypt(
     let opening = Arc::new(Opening { iv, aad: framed, ciphertext, tag: *tag.as_bytes() });
     let group = call.group;
     let mut way = Way::new(group, call.arrived, call.deadline);
+    let mut admission = None;
     loop {
         // A version that is not known may have been made since.
         let ready = |key: &Key<Holders>| {
@@ -265,12 +254,16 @@ pub async fn decrypt(
             }
             key => key?,
         };
+        if admission.is_none() {
+            admission = Some(permit.admit(&found.key)?);
+        }
         let attempt = way.next(&key)?;
         call.trace.sent(&attempt, &key, format);
         let Attempt { token, handle, standing, .. } = attempt;
         let opened = token.decrypt(&call.lane, handle, opening.clone(), attempt.deadline()).await;
+        let opened = call.trace.job(token, Work::Decrypt, opened);
         let error = match opened.map_err(OperationError::from) {
-            Ok(opened) => return Ok(DecryptResponse { plaintext: call.trace.time(opened) }),
+            Ok(plaintext) => return Ok(DecryptResponse { plaintext }),
             Err(OperationError::BadCiphertext) if standing == Standing::Trusted => {
                 OperationError::Unproved
             }
@@ -283,12 +276,11 @@ pub async fn decrypt(
 /// GetHealthStatus (P-60 to P-63): from what the stewards found out in the background.
 pub fn health(group: &Group, fleet_size: NonZeroU32) -> HealthResponse {
     let known = |text: String| if text.is_empty() { "unknown".to_owned() } else { text };
-    let catalogue = group.catalogue();
-    let tokens = group.tokens().iter().enumerate();
-    let mut ekms = tokens.map(|(number, token)| Ekm {
+    let tokens = group.tokens().iter().zip(statuses(group));
+    let mut ekms = tokens.map(|(token, health_status)| Ekm {
         id: token.name().to_string(),
         model: known(token.identity().model),
-        health_status: health_of(token, catalogue.lacking(number)),
+        health_status,
     });
     let first = ekms.next().expect("a group has a token");
     let ekm_fleet = EkmFleet::new(first, ekms);
@@ -300,6 +292,13 @@ pub fn health(group: &Group, fleet_size: NonZeroU32) -> HealthResponse {
         ekm_vendor: known(manufacturers.into_iter().find(|m| !m.is_empty()).unwrap_or_default()),
         ekm_fleet,
     }
+}
+
+/// The status of each token of a key store, in their order (P-63).
+pub fn statuses(group: &Group) -> impl Iterator<Item = HealthStatus> {
+    let catalogue = group.catalogue();
+    let tokens = group.tokens().iter().enumerate();
+    tokens.map(move |(number, token)| health_of(token, catalogue.lacking(number)))
 }
 
 fn health_of(token: &Token, lacking: usize) -> HealthStatus {
@@ -334,12 +333,13 @@ impl Call<'_> {
     /// The key, as it was known at `known_since` or later, once it is `ready`. A key that the last
     /// readings did not find is looked for in those that began after this request arrived.
     async fn key(
-        &self,
+        &mut self,
         permit: &Permit<'_>,
         known_since: Instant,
         ready: impl Fn(&Key<Holders>) -> Enough,
     ) -> Result<Found, OperationError> {
         let group = self.group;
+        self.trace.begin(Part::Catalogue);
         // What was known of tokens that are down says nothing of what they hold now.
         if group.is_down() {
             return Err(TokenError::Down.into());
@@ -367,23 +367,6 @@ impl Call<'_> {
             None if !is_complete => Err(TokenError::Down.into()),
             None => Err(OperationError::KeyNotFound),
         }
-    }
-}
-
-impl Trace {
-    /// The request goes to a token.
-    fn sent(&mut self, attempt: &Attempt<'_>, key: &AuthorizedKey, format: CiphertextFormat) {
-        self.token = Some(attempt.token.name().clone());
-        self.version = Some(key.version());
-        self.format = Some(format);
-        self.attempts += 1;
-    }
-
-    /// Adds a job's times.
-    fn time<T>(&mut self, timed: Timed<T>) -> T {
-        self.queued += timed.queued;
-        self.hsm += timed.hsm;
-        timed.value
     }
 }
 

@@ -21,11 +21,13 @@ const LAYERS: [&[&str]; 6] = [
         "hsm::fault",
         "hsm::key",
         "hsm::state",
+        "limits",
         "hsm::freeze",
         "hsm::codes",
         "hsm::profile",
+        "hsm::transport",
     ],
-    &["operations", "audit", "lifecycle", "client", "hsm", "catalogue", "tls", "metrics"],
+    &["operations", "audit", "lifecycle", "client", "hsm", "catalogue", "tls", "metrics", "traces"],
     &["server"],
     &["main", "daemon", "cli", "config", "doctor", "telemetry"],
 ];
@@ -34,11 +36,12 @@ const LAYERS: [&[&str]; 6] = [
 const EXCEPTIONS: [(&str, &str); 0] = [];
 
 /// Who may name what: a word that stands in a path, and the modules in which it may.
-const ONLY: [(&str, &[&str]); 11] = [
+const ONLY: [(&str, &[&str]); 12] = [
     ("cryptoki", &[]),
     ("cryptoki_sys", &["hsm::pkcs11"]),
     ("libloading", &["hsm::pkcs11"]),
     ("landlock", &["hsm::process"]),
+    ("listenfd", &["daemon"]),
     ("hyper", &["server", "client"]),
     ("hyper_util", &["server", "client"]),
     ("axum", &["server"]),

@@ -33,7 +33,7 @@ pub enum OnFailure {
 }
 
 /// How a log is kept. Everything here can be set in the configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// Where.
     pub place: Place,

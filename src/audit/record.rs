@@ -176,13 +176,16 @@ pub enum Step {
         /// The tokens that it uses.
         tokens: Vec<String>,
     },
-    /// A token was asked to change something.
+    /// A token was asked to change something, or a credential's file was made or removed.
     Changed {
-        /// Which one.
-        token: String,
-        /// What was asked: `generate`, `write_state`, `destroy`.
+        /// Which one; `None`: a credential, which is in none.
+        token: Option<String>,
+        /// What was asked: the method of [`Administration`](crate::hsm::backend::Administration), of
+        /// [`Transport`](crate::hsm::transport::Transport) or of
+        /// [`Officer`](crate::hsm::transport::Officer); or `create_credential`, `remove_credential`.
         change: &'static str,
-        /// What the object is after it, or was before it is destroyed: its label or `CKA_ID`.
+        /// What the object is after it, or was before it is destroyed: its label, `CKA_ID` or
+        /// public key; or the access key id.
         object: String,
         /// `OK`, or how the token failed.
         outcome: String,
@@ -293,7 +296,7 @@ impl Administration {
             }
             Step::Changed { token, change, object: changed, outcome } => {
                 object.text("step", "changed");
-                object.text("token", token);
+                object.optional("token", token.as_deref());
                 object.text("change", change);
                 object.text("object", changed);
                 object.text("outcome", outcome);

@@ -3,9 +3,11 @@
 //! It asks for one signature at a time, in a lane of its own. While the token is down, checkpoints are
 //! late and records go on; the first one after it holds for all of them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::checkpoint::Statement;
@@ -15,6 +17,10 @@ use super::seal;
 use super::store::host;
 use crate::clock::Deadline;
 use crate::hsm::token::{Token, TokenError, TokenState};
+use crate::names::TokenName;
+
+/// The tokens that are in use. Another one may take the place of one by its name.
+pub type Running = BTreeMap<TokenName, Arc<Token>>;
 
 /// How long a signature may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -37,16 +43,23 @@ pub enum SealError {
 }
 
 /// Has checkpoints of a log signed, for as long as it is polled.
-pub async fn run(log: Log, token: Arc<Token>, checkpoints: Checkpoints) {
+pub async fn run(log: Log, mut running: watch::Receiver<Running>, checkpoints: Checkpoints) {
     let mut safe = log.watch_safe();
     let mut signed: u64 = 0;
     // The first one at once: whether signing works is known then.
     let mut due = Instant::now();
     let mut was_failing = false;
+    let name = &checkpoints.token;
     // That it has not been connected to yet is no failure.
     let tried = |state: &TokenState| *state != TokenState::Probing;
-    if token.watch_state().wait_for(tried).await.is_err() {
-        return;
+    loop {
+        let token = running.borrow_and_update().get(name).cloned();
+        let Some(token) = token else { break };
+        let mut state = token.watch_state();
+        tokio::select! {
+            _ = state.wait_for(tried) => break,
+            changed = running.changed() => if changed.is_err() { return },
+        }
     }
     loop {
         if safe.wait_for(|safe| safe.records > signed).await.is_err() {
@@ -56,17 +69,18 @@ pub async fn run(log: Log, token: Arc<Token>, checkpoints: Checkpoints) {
         // Either may come first.
         let _ = tokio::time::timeout_at(due, safe.wait_for(|safe| safe.records >= enough)).await;
         let now = *safe.borrow_and_update();
-        match sign(&log, &token, now).await {
+        let token = running.borrow().get(name).cloned();
+        match sign(&log, token.as_deref(), now).await {
             Ok(()) => {
                 if was_failing {
-                    tracing::info!(token = %token.name(), "checkpoints are signed again");
+                    tracing::info!(token = %name, "checkpoints are signed again");
                 }
                 (signed, was_failing) = (now.records, false);
                 due = Instant::now() + checkpoints.interval;
             }
             Err(error) => {
                 if !was_failing {
-                    tracing::warn!(token = %token.name(), %error, "cannot sign a checkpoint");
+                    tracing::warn!(token = %name, %error, "cannot sign a checkpoint");
                 }
                 was_failing = true;
                 tokio::time::sleep(RETRY).await;
@@ -75,11 +89,12 @@ pub async fn run(log: Log, token: Arc<Token>, checkpoints: Checkpoints) {
     }
 }
 
-/// Has the records up to here signed, and records that.
+/// Has the records up to here signed, and records that. Without a token that fails.
 ///
 /// # Errors
 /// See [`SealError`].
-pub async fn sign(log: &Log, token: &Token, safe: Safe) -> Result<(), SealError> {
+pub async fn sign(log: &Log, token: Option<&Token>, safe: Safe) -> Result<(), SealError> {
+    let token = token.ok_or(TokenError::Down)?;
     let key = token.catalogue().and_then(|catalogue| catalogue.audit_key());
     // Without a catalogue nothing is known yet.
     let (key, how) = match (key, token.state().serves()) {
@@ -91,7 +106,7 @@ pub async fn sign(log: &Log, token: &Token, safe: Safe) -> Result<(), SealError>
     let statement = Statement::new(safe.chain, safe.head, now, &host());
     let input = seal::input(&statement.text(), how);
     let signed = token.sign(key, how, input, Deadline::after(PATIENCE)).await?;
-    let sealed = seal::sealed(statement, token.name().as_str(), how, &signed.value);
+    let sealed = seal::sealed(statement, token.name().as_str(), how, &signed);
     let sealed = sealed.ok_or(SealError::Nonsense)?;
     log.note(Event::Checkpoint(Box::new(sealed)));
     let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();

@@ -21,7 +21,7 @@ pub enum Exit {
     OsError = 71,
     /// What should be made or changed can't be: it is there already, or in no state for it.
     CannotCreate = 73,
-    /// Output can't be written.
+    /// A file can't be read, or output not be written.
     Io = 74,
     /// The token refused the PIN.
     NoPermission = 77,
@@ -86,6 +86,11 @@ impl Failure {
         ExitCode::from(self.code())
     }
 
+    /// The first error, without its hints.
+    pub(super) fn headline(&self) -> &str {
+        self.errors.first().map_or("", |(error, _)| error)
+    }
+
     /// The code to end with.
     pub fn code(&self) -> u8 {
         self.exit as u8
@@ -115,7 +120,7 @@ impl std::fmt::Display for Failure {
 
 impl From<ConfigErrors> for Failure {
     fn from(errors: ConfigErrors) -> Self {
-        let ConfigErrors { faults, warnings } = errors;
+        let ConfigErrors { faults, warnings, .. } = errors;
         let lines = faults.into_iter().map(|f| (f.to_string(), f.hint.into_iter().collect()));
         Self { exit: Exit::Config, errors: lines.collect(), warnings }
     }

@@ -6,10 +6,12 @@
 mod audit;
 mod bench;
 mod config;
+mod credentials;
 mod doctor;
 mod failure;
 mod hsm_worker;
 mod keys;
+mod reload;
 mod serve;
 mod startup;
 mod status;
@@ -31,7 +33,7 @@ struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, bench bad answers, keys verify or audit verify a difference, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
-    error, 71 refused by the operating system, 73 cannot be created or changed, 74 output cannot be written, \
+    error, 71 refused by the operating system, 73 cannot be created or changed, 74 a file cannot be read or output not be written, \
     77 PIN refused, 78 configuration.";
 
 #[derive(Debug, Subcommand)]
@@ -47,19 +49,24 @@ enum Command {
     /// Verify and search the audit log, and make the key that signs it
     #[command(subcommand)]
     Audit(audit::Audit),
+    /// Make, list, revoke and export the credentials that KMS signs with
+    #[command(subcommand)]
+    Credentials(credentials::Credentials),
     /// Look for what will go wrong before KMS does: configuration, certificate, HSM, keys
     Doctor(doctor::Doctor),
     /// Measure how fast a proxy answers, ours or another
     Bench(Box<bench::Bench>),
     /// Ask a running daemon how it is, over its control socket
     Status(status::Status),
+    /// Have a running daemon read its configuration anew, over its control socket
+    Reload(reload::Reload),
     /// The process of a token's PKCS#11 library; the daemon starts it
     #[command(hide = true)]
     HsmWorker(hsm_worker::HsmWorker),
 }
 
 /// Where the configuration is.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct ConfigFile {
     /// Configuration file
     #[arg(long = "config", value_name = "FILE", env = "XKSD_CONFIG")]
@@ -86,9 +93,11 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Config(config) => config.run(),
         Command::Keys(keys) => keys.run(),
         Command::Audit(audit) => audit.run(),
+        Command::Credentials(credentials) => credentials.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Bench(bench) => bench.run(),
         Command::Status(status) => status.run(),
+        Command::Reload(reload) => reload.run(),
         Command::HsmWorker(worker) => worker.run(),
     }
 }

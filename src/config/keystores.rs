@@ -1,21 +1,22 @@
 //! The sections `keystores.NAME`.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
-use super::parse::{alternatives, flag};
+use super::credentials::{SeenIds, credentials};
+use super::parse::{alternatives, flag, number_within};
 use super::reader::{Section, Shape, parsed};
 use super::report::Wrong;
-use super::secrets::secret;
 use crate::keystore::{KeyRule, Settings, VerifyWrites};
-use crate::names::{AccessKeyId, KeystoreName, PathPrefix, Region, TokenName};
-use crate::sigv4::{Credentials, SecretAccessKey};
+use crate::limits::{self, Rate};
+use crate::names::{KeystoreName, PathPrefix, Region, TokenName};
 use crate::wire::ciphertext_format::{AWS_SAMPLE, Formats, SampleConstants, SampleMetadata};
 
 /// What no two key stores may have in common, or must have in common, and where it was seen first.
 #[derive(Debug, Default)]
 struct Seen {
     prefixes: BTreeMap<PathPrefix, String>,
-    access_key_ids: BTreeMap<AccessKeyId, String>,
+    access_key_ids: SeenIds,
     /// By token: the first key store that has it, and all tokens of that.
     groups: BTreeMap<TokenName, (String, Vec<TokenName>)>,
 }
@@ -57,7 +58,9 @@ fn keystore(
     let frozen = section.or("frozen", "false", Shape::Flag, flag);
     let verify_writes = section.or("verify_writes", "always", Shape::Text, verify_writes);
     let formats = formats(section);
-    let credentials = credentials(name_text, section, seen);
+    let quota = self::quota(section, "quota");
+    let key_quota = self::quota(section, "key_quota");
+    let credentials = credentials(name.as_ref(), name_text, section, &mut seen.access_key_ids);
     Some(Settings {
         name: name?,
         prefix: prefix?,
@@ -69,6 +72,8 @@ fn keystore(
         tokens: tokens?,
         verify_writes: verify_writes?,
         formats: formats?,
+        quota: quota?,
+        key_quota: key_quota?,
     })
 }
 
@@ -173,35 +178,28 @@ fn formats(section: &mut Section<'_>) -> Option<Formats> {
     })
 }
 
-/// At least one credential; an access key id names one secret over the whole proxy.
-fn credentials(name: &str, section: &mut Section<'_>, seen: &mut Seen) -> Option<Credentials> {
-    let sections = section.required_sections("credentials", "access_key_id and secret")?;
-    let wanted = sections.len();
-    let mut pairs = Vec::with_capacity(wanted);
-    for mut section in sections {
-        // Not shown if it is at fault: it may be the secret, put in the wrong place.
-        let id = section.required("access_key_id", Shape::Hidden, |text| {
-            // P-14
-            let id: AccessKeyId = text.parse()?;
-            match seen.access_key_ids.insert(id.clone(), name.to_owned()) {
-                None => Ok(id),
-                Some(other) => {
-                    let problem = format!("{id} is there twice, first in key store `{other}`");
-                    Err(Wrong::from(problem).hint("an id names one secret over the whole proxy"))
-                }
-            }
-        });
-        let secret = secret(&mut section, "secret").and_then(|secret| {
-            let wrong = |error| {
-                let hint = "43 characters of Base64 hold the 256 bits that AWS asks for";
-                section.fault("secret", None, Wrong::from(error).hint(hint));
-            };
-            SecretAccessKey::new(secret).map_err(wrong).ok()
-        });
-        pairs.extend(id.zip(secret));
-    }
-    if pairs.len() < wanted {
-        return None;
-    }
-    Some(Credentials::new(pairs).expect("neither empty nor twice the same id, as checked above"))
+/// A section with what is allowed of requests; nothing is limited that it does not name.
+fn quota(section: &mut Section<'_>, key: &'static str) -> Option<limits::Settings> {
+    const RATE: &str = "requests_per_second";
+    const BURST: &str = "burst";
+    let mut section = section.section(key);
+    let number = number_within(1..=1_000_000);
+    let per_second = section.optional(RATE, Shape::Number, &number);
+    let burst = section.optional(BURST, Shape::Number, &number);
+    let concurrent = section.optional("concurrent", Shape::Number, &number);
+    let (per_second, burst, concurrent) = (per_second?, burst?, concurrent?);
+    let at_least_one = |number: u32| NonZeroU32::new(number).expect("it is within its bounds");
+    let rate = match (per_second, burst) {
+        (Some(per_second), burst) => {
+            let burst = at_least_one(burst.unwrap_or(per_second));
+            Some(Rate { per_second: at_least_one(per_second), burst })
+        }
+        (None, None) => None,
+        (None, Some(_)) => {
+            let wrong = Wrong::from(format!("means nothing without `{RATE}`"));
+            section.fault(BURST, None, wrong.hint(format!("{RATE} = 1800")));
+            return None;
+        }
+    };
+    Some(limits::Settings { rate, concurrent: concurrent.map(at_least_one) })
 }

@@ -5,14 +5,33 @@
 //! the colons in them: no external key id names them.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use crate::names::KeystoreName;
 
 /// What the label of a marker begins with.
-pub const PREFIX: &str = "xksd:freeze:";
+const PREFIX: &str = "xksd:freeze:";
 
 /// What stands for all key stores.
 const ALL: &str = "*";
+
+/// What a marker freezes. Displayed, it is the marker's label.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Marker {
+    /// The key store of this name.
+    Keystore(KeystoreName),
+    /// Every key store that reads the token.
+    All,
+}
+
+impl fmt::Display for Marker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Keystore(name) => write!(f, "{PREFIX}{name}"),
+            Self::All => write!(f, "{PREFIX}{ALL}"),
+        }
+    }
+}
 
 /// Which key stores are frozen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +46,11 @@ impl Freezes {
     /// Adds those of another token: one marker anywhere is enough.
     pub fn join(&mut self, others: &Self) {
         self.0.extend(others.0.iter().cloned());
+    }
+
+    /// Whether all of these are among them.
+    pub fn include(&self, others: &Self) -> bool {
+        self.0.is_superset(&others.0)
     }
 
     /// Whether this key store is frozen, or all are.
@@ -54,6 +78,18 @@ mod tests {
             joined.join(&freezes);
             let held: Vec<bool> = names.iter().map(|name| joined.hold(name)).collect();
             assert_eq!(held, expected, "{labels:?}");
+        }
+    }
+
+    #[test]
+    fn a_marker_bears_the_label_that_freezes_what_it_names() {
+        let names: Vec<KeystoreName> = ["one", "two"].map(|name| name.parse().unwrap()).into();
+        let markers =
+            [(Marker::Keystore(names[0].clone()), [true, false]), (Marker::All, [true; 2])];
+        for (marker, expected) in markers {
+            let mut freezes = Freezes::default();
+            freezes.note(&marker.to_string());
+            assert_eq!([freezes.hold(&names[0]), freezes.hold(&names[1])], expected);
         }
     }
 }

@@ -140,7 +140,7 @@ fn labelled(
     token: usize,
     id: &ExternalKeyId,
 ) -> Result<(Vec<Object>, bool), Fault> {
-    let labelled = session.labelled(id)?;
+    let labelled = session.labelled(id.as_str())?;
     let mut objects = Vec::new();
     for object in labelled.iter().filter(|object| object.is_key) {
         if let Some(attributes) = described(session, object.handle)? {

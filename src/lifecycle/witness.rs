@@ -4,13 +4,16 @@
 use std::rc::Rc;
 
 use crate::hsm::backend::{
-    Administration, ChangeableAttributes, IV_LEN, Labelled, NewKeyUsage, ObjectHandle, Protection,
-    Sealed, Session, Signing, TAG_LEN,
+    Administration, ChangeableAttributes, IV_LEN, Labelled, Leaves, NewKey, ObjectHandle,
+    Protection, Sealed, Session, Signing, TAG_LEN,
 };
 use crate::hsm::fault::Fault;
 use crate::hsm::key::KeyAttributes;
 use crate::hsm::state::KeyState;
-use crate::names::{ExternalKeyId, TokenName};
+use crate::hsm::transport::{
+    Arrival, OaepHash, Officer, Pair, RsaPublicKey, Transport, pair_label,
+};
+use crate::names::TokenName;
 use crate::secret::Plaintext;
 
 /// Is told of changes.
@@ -35,6 +38,31 @@ pub fn watched(
     observer: Rc<dyn Observer>,
 ) -> Box<dyn Administration> {
     Box::new(Watched { session: Some(session), token, observer })
+}
+
+/// The security officer of a token, who is watched likewise.
+pub fn watched_officer(
+    officer: Box<dyn Officer>,
+    token: TokenName,
+    observer: Rc<dyn Observer>,
+) -> Box<dyn Officer> {
+    Box::new(WatchedOfficer { officer, token, observer })
+}
+
+struct WatchedOfficer {
+    officer: Box<dyn Officer>,
+    token: TokenName,
+    observer: Rc<dyn Observer>,
+}
+
+impl Officer for WatchedOfficer {
+    fn trust(&mut self, public: &RsaPublicKey) -> Result<bool, Fault> {
+        self.observer.before()?;
+        let done = self.officer.trust(public);
+        let outcome = done.as_ref().map(|_| ()).map_err(|fault| *fault);
+        self.observer.after(&self.token, "trust", &public.fingerprint(), outcome);
+        done
+    }
 }
 
 struct Watched {
@@ -119,7 +147,7 @@ impl Session for Watched {
 }
 
 impl Administration for Watched {
-    fn labelled(&mut self, label: &ExternalKeyId) -> Result<Vec<Labelled>, Fault> {
+    fn labelled(&mut self, label: &str) -> Result<Vec<Labelled>, Fault> {
         self.session().labelled(label)
     }
 
@@ -127,14 +155,9 @@ impl Administration for Watched {
         self.session().read_protection(object)
     }
 
-    fn generate(
-        &mut self,
-        label: &ExternalKeyId,
-        state: &KeyState,
-        usage: NewKeyUsage,
-    ) -> Result<ObjectHandle, Fault> {
-        let named = state.to_string();
-        self.change("generate", &named, |session| session.generate(label, state, usage))
+    fn generate(&mut self, new: &NewKey<'_>) -> Result<ObjectHandle, Fault> {
+        let named = new.state.to_string();
+        self.change("generate", &named, |session| session.generate(new))
     }
 
     fn write_state(&mut self, object: ObjectHandle, state: &KeyState) -> Result<(), Fault> {
@@ -155,5 +178,60 @@ impl Administration for Watched {
         let id = self.session().read_changeable(object)?.id;
         let named = String::from_utf8_lossy(&id).into_owned();
         self.change("destroy", &named, |session| session.destroy(object))
+    }
+}
+
+impl Transport for Watched {
+    fn pairs(&mut self, leaves: Leaves) -> Result<Vec<Pair>, Fault> {
+        self.session().pairs(leaves)
+    }
+
+    fn make_pair(&mut self, leaves: Leaves) -> Result<(), Fault> {
+        self.change("make_pair", pair_label(leaves), |session| session.make_pair(leaves))
+    }
+
+    fn unwraps(&mut self, pair: &Pair, leaves: Leaves, hash: OaepHash) -> Result<bool, Fault> {
+        self.session().unwraps(pair, leaves, hash)
+    }
+
+    fn generate_wrapped(
+        &mut self,
+        recipients: &[(&RsaPublicKey, OaepHash)],
+    ) -> Result<Vec<Vec<u8>>, Fault> {
+        let under: Vec<_> = recipients.iter().map(|(public, _)| public.fingerprint()).collect();
+        let wrap = |session: &mut dyn Administration| session.generate_wrapped(recipients);
+        self.change("generate_wrapped", &under.join(" "), wrap)
+    }
+
+    fn receive(&mut self, arrival: &Arrival<'_>, new: &NewKey<'_>) -> Result<ObjectHandle, Fault> {
+        let named = new.state.to_string();
+        self.change("receive", &named, |session| session.receive(arrival, new))
+    }
+
+    fn trusted(&mut self, public: &RsaPublicKey) -> Result<Option<ObjectHandle>, Fault> {
+        self.session().trusted(public)
+    }
+
+    /// It changes nothing, but key material leaves the token.
+    fn wrap_under_trusted(
+        &mut self,
+        key: ObjectHandle,
+        trusted: ObjectHandle,
+        hash: OaepHash,
+    ) -> Result<Vec<u8>, Fault> {
+        let id = self.session().read_changeable(key)?.id;
+        let named = String::from_utf8_lossy(&id).into_owned();
+        let wrap =
+            |session: &mut dyn Administration| session.wrap_under_trusted(key, trusted, hash);
+        self.change("wrap_under_trusted", &named, wrap)
+    }
+
+    fn refuses_untrusted(
+        &mut self,
+        key: ObjectHandle,
+        public: &RsaPublicKey,
+        hash: OaepHash,
+    ) -> Result<bool, Fault> {
+        self.session().refuses_untrusted(key, public, hash)
     }
 }

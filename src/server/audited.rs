@@ -1,6 +1,7 @@
 //! Requests and the audit log (P-81): room for a record before a request is served, the record when it
 //! ends.
 
+use super::pipeline::Snapshot;
 use super::record::Record;
 use super::rescue::{Failure, Rescued};
 use crate::audit::log::{Log, Seat};
@@ -8,6 +9,7 @@ use crate::audit::record::{Event, Request};
 use crate::clock::Deadline;
 use crate::keystore::Keystore;
 use crate::names::{AccessKeyId, ExternalKeyId, KeystoreName, Region};
+use crate::operations::Part;
 use crate::sigv4::Verified;
 use crate::wire::response::ResponseBody;
 use crate::wire::route::Route;
@@ -16,8 +18,6 @@ use crate::wire::route::Route;
 #[derive(Debug, Default)]
 pub struct Auditor {
     log: Option<Log>,
-    /// What TLS asks of every client.
-    client_subject: Option<String>,
 }
 
 /// A request whose caller is known, and for whose record there is room.
@@ -25,6 +25,9 @@ pub struct Auditor {
 #[must_use]
 pub struct Admitted {
     seat: Seat,
+    /// When whoever sent it has to have the answer.
+    deadline: Deadline,
+    client_subject: Option<String>,
     operation: &'static str,
     keystore: KeystoreName,
     key: Option<ExternalKeyId>,
@@ -33,21 +36,24 @@ pub struct Admitted {
 }
 
 impl Auditor {
-    /// Records in this log; TLS accepts no client without this subject.
-    pub fn new(log: Option<Log>, client_subject: Option<String>) -> Self {
-        Self { log, client_subject }
+    /// Records in this log.
+    pub fn new(log: Option<Log>) -> Self {
+        Self { log }
     }
 
     /// Makes room for the record of an authenticated request.
     pub(super) fn admit(
         &self,
+        now: &Snapshot,
         keystore: &Keystore,
         caller: &Verified,
-        route: &Route,
+        (route, deadline): (&Route, Deadline),
     ) -> Result<Option<Admitted>, Failure> {
         let Some(log) = &self.log else { return Ok(None) };
         Ok(Some(Admitted {
             seat: log.admit()?,
+            deadline,
+            client_subject: now.client_subject.clone(),
             operation: route.operation().name(),
             keystore: keystore.name().clone(),
             key: route.key().cloned(),
@@ -69,12 +75,20 @@ impl Auditor {
         &self,
         record: &mut Record,
         result: Result<ResponseBody, Failure>,
-        deadline: Deadline,
     ) -> Result<ResponseBody, Rescued> {
         let result = result.map_err(Rescued::from);
         let Some(admitted) = record.admitted.take() else { return result };
         let outcome = result.as_ref().map_or_else(|error| error.body.name().as_str(), |_| "OK");
-        let Admitted { seat, operation, keystore, key, access_key_id, region } = admitted;
+        let Admitted {
+            seat,
+            deadline,
+            client_subject,
+            operation,
+            keystore,
+            key,
+            access_key_id,
+            region,
+        } = admitted;
         let receipt = seat.keep(Event::Request(Box::new(Request {
             operation,
             keystore,
@@ -84,13 +98,13 @@ impl Auditor {
             access_key_id,
             region,
             peer: record.peer(),
-            client_subject: self.client_subject.clone(),
+            client_subject,
             decision: std::mem::take(&mut record.decision),
             outcome,
             token: record.trace.token.clone(),
             attempts: record.trace.attempts,
-            queued: record.trace.queued,
-            hsm: record.trace.hsm,
+            queued: record.trace.time(Part::Queue).unwrap_or_default(),
+            hsm: record.trace.time(Part::Hsm).unwrap_or_default(),
             total: record.took(),
         })));
         let Some(receipt) = receipt else { return result };

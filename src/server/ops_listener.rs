@@ -14,9 +14,11 @@ use tower_service::Service;
 
 use super::drain::{Draining, Phase};
 use super::listener::{Connection, Serve};
-use super::pipeline::Snapshot;
+use super::serving::Serving;
 use crate::audit::log::{Log, Unrecorded};
 use crate::metrics::Metrics;
+use crate::operations;
+use crate::wire::health::HealthStatus;
 
 /// What an operations address answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +39,7 @@ pub struct Ops {
 
 #[derive(Debug, Clone)]
 struct Shown {
-    snapshot: Arc<Snapshot>,
+    serving: Arc<Serving>,
     metrics: Arc<Metrics>,
     audit: Option<Log>,
     draining: Draining,
@@ -47,7 +49,7 @@ impl Ops {
     /// Answers what this reach allows.
     pub fn new(
         reach: Reach,
-        (snapshot, metrics, audit): (Arc<Snapshot>, Arc<Metrics>, Option<Log>),
+        (serving, metrics, audit): (Arc<Serving>, Arc<Metrics>, Option<Log>),
         draining: Draining,
     ) -> Self {
         let mut router = Router::new();
@@ -60,7 +62,7 @@ impl Ops {
         let router = router
             .fallback(async || (StatusCode::NOT_FOUND, "nothing is here\n"))
             .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "GET only\n"))
-            .with_state(Shown { snapshot, metrics, audit, draining });
+            .with_state(Shown { serving, metrics, audit, draining });
         Self { router }
     }
 }
@@ -94,7 +96,7 @@ async fn ready(State(shown): State<Shown>) -> impl IntoResponse {
         };
         return (StatusCode::SERVICE_UNAVAILABLE, text);
     }
-    if shown.snapshot.groups.values().any(|group| group.serves()) {
+    if shown.serving.current().groups.values().any(|group| group.serves()) {
         (StatusCode::OK, "ok\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "no key store can be served: no token is up\n")
@@ -103,5 +105,13 @@ async fn ready(State(shown): State<Shown>) -> impl IntoResponse {
 
 async fn metrics_text(State(shown): State<Shown>) -> impl IntoResponse {
     let kind = "text/plain; version=0.0.4; charset=utf-8";
+    // Found out now: a token that nobody probes any more says so by nothing but the time.
+    for (keystore, group) in &shown.serving.current().groups {
+        let statuses: Vec<HealthStatus> = operations::statuses(group).collect();
+        for status in HealthStatus::ALL {
+            let count = statuses.iter().filter(|found| **found == status).count();
+            shown.metrics.external_key_managers(keystore, status, count);
+        }
+    }
     ([(header::CONTENT_TYPE, kind)], shown.metrics.render())
 }

@@ -12,15 +12,18 @@ use http::HeaderMap;
 use super::audited::Auditor;
 use super::record::Record;
 use super::rescue::{Failure, Rescued};
+use super::serving::{Lease, Serving};
 use crate::audit::record::Decision;
 use crate::clock::Deadline;
 use crate::hsm::fleet::Group;
 use crate::hsm::lanes::Lane;
 use crate::keystore::{Keystore, Keystores, Permit, Refused};
+use crate::limits::Admission;
 use crate::metrics::Metrics;
 use crate::names::{ExternalKeyId, KeystoreName};
-use crate::operations::{self, Call};
+use crate::operations::{self, Call, Part};
 use crate::sigv4::{SignedRequest, Verified, Verifier};
+use crate::traces::Traces;
 use crate::wire::limits::Limits;
 use crate::wire::request::{
     DecryptRequest, EncryptRequest, HealthRequest, MetadataRequest, Rejected,
@@ -41,14 +44,17 @@ pub struct Snapshot {
     pub limits: Limits,
     /// Time for a request, from its head (P-8).
     pub deadline: Duration,
+    /// The subject without which TLS accepts no client, for audit records.
+    pub client_subject: Option<String>,
 }
 
 /// Serves requests.
 #[derive(Debug)]
 pub struct Pipeline {
-    snapshot: Arc<Snapshot>,
+    serving: Arc<Serving>,
     verifier: Verifier,
     metrics: Arc<Metrics>,
+    traces: Option<Traces>,
     auditor: Auditor,
 }
 
@@ -81,14 +87,21 @@ pub struct Answer {
 }
 
 impl Pipeline {
-    /// Serves by this snapshot.
-    pub fn new(snapshot: Arc<Snapshot>, verifier: Verifier, metrics: Arc<Metrics>) -> Self {
-        Self { snapshot, verifier, metrics, auditor: Auditor::default() }
+    /// Serves each request by the snapshot of its time.
+    pub fn new(serving: Arc<Serving>, verifier: Verifier, metrics: Arc<Metrics>) -> Self {
+        Self { serving, verifier, metrics, traces: None, auditor: Auditor::default() }
     }
 
     /// The same, with an audit log.
+    #[must_use]
     pub fn audited_by(self, auditor: Auditor) -> Self {
         Self { auditor, ..self }
+    }
+
+    /// The same, with traces of what is served.
+    #[must_use]
+    pub fn with_traces(self, traces: Option<Traces>) -> Self {
+        Self { traces, ..self }
     }
 
     /// Serves one request and records it.
@@ -97,12 +110,20 @@ impl Pipeline {
         head: Head,
         body: impl Future<Output = Result<B, Failure>>,
     ) -> Answer {
-        let deadline = Deadline::after(self.snapshot.deadline);
         let mut record = Record::new(head.arrived, head.peer);
-        let result = self.answer(&head, deadline, body, &mut record).await;
-        let result = self.auditor.record(&mut record, result, deadline).await;
+        record.trace.begin_at(Part::Body, head.arrived);
+        let result = self.answer(&head, body, &mut record).await;
+        // An error ends the part in which it arose.
+        if result.is_err() {
+            record.trace.begin(Part::Respond);
+        }
+        let over = result.as_ref().err().and_then(Failure::over_quota);
+        if let (Some((whose, limit)), Some(keystore)) = (over, &record.keystore) {
+            self.metrics.over_quota(keystore, whose, limit);
+        }
+        let result = self.auditor.record(&mut record, result).await;
         let authenticated = record.access_key_id.is_some();
-        record.close(result.as_ref().map(|_| ()), &self.metrics);
+        record.close(result.as_ref().map(|_| ()), &self.metrics, self.traces.as_ref());
         Answer { result, authenticated }
     }
 
@@ -110,21 +131,25 @@ impl Pipeline {
     async fn answer<B: AsRef<[u8]>>(
         &self,
         head: &Head,
-        deadline: Deadline,
         body: impl Future<Output = Result<B, Failure>>,
         record: &mut Record,
     ) -> Result<ResponseBody, Failure> {
         // Read first, judged later: an answer that comes while the body is still being sent is
         // missed by some clients (curl over HTTP/2, for one).
         let body = body.await;
-        let (route, keystore) = self.route(head, record)?;
+        record.trace.begin(Part::Authenticate);
+        // Not before: who may not go on any more is not let in by a body that takes its time.
+        let now = self.serving.current();
+        let deadline = Deadline::at(head.arrived + now.deadline);
+        let (route, keystore) = route(&now, head, record)?;
         let body = body?;
         let caller = self.verify(head, body.as_ref(), keystore)?;
         record.caller(&caller);
         // Before the HSM is used: what can't be recorded may have to be refused.
-        record.admitted = self.auditor.admit(keystore, &caller, &route)?;
+        record.admitted = self.auditor.admit(&now, keystore, &caller, (&route, deadline))?;
+        record.trace.begin(Part::Authorize);
         keystore.open(&caller)?;
-        let group = &self.snapshot.groups[keystore.name()];
+        let group = &now.groups[keystore.name()];
         let arrived = head.arrived;
         let body = body.as_ref();
         match route.target {
@@ -132,31 +157,21 @@ impl Pipeline {
             Target::Health => {
                 record.metadata =
                     HealthRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
-                Ok(operations::health(group, self.snapshot.fleet_size).to_body())
+                record.trace.begin(Part::Respond);
+                Ok(operations::health(group, now.fleet_size).to_body())
             }
             Target::Key { id, operation } => {
-                let mut call = KeyCall { caller, keystore, id: &id, group, arrived, deadline };
+                // Before the body is looked at: what is too much costs next to nothing.
+                let admission = keystore.admit(&caller)?;
+                let mut call =
+                    KeyCall { caller, admission, keystore, id: &id, group, arrived, deadline };
                 match operation {
                     KeyOperation::Metadata => call.describe(body, record).await,
-                    KeyOperation::Encrypt => call.encrypt(body, self.snapshot.limits, record).await,
-                    KeyOperation::Decrypt => call.decrypt(body, self.snapshot.limits, record).await,
+                    KeyOperation::Encrypt => call.encrypt(body, now.limits, record).await,
+                    KeyOperation::Decrypt => call.decrypt(body, now.limits, record).await,
                 }
             }
         }
-    }
-
-    /// Whose path it is. Nothing is authenticated yet: the path chooses whose credentials to try,
-    /// and nothing else.
-    fn route(&self, head: &Head, record: &mut Record) -> Result<(Route, &Arc<Keystore>), Failure> {
-        let (route, is_post) = match route::parse(&head.method, &head.path) {
-            Ok(route) => (route, true),
-            Err(RouteError::MethodNotAllowed { route }) => (route, false),
-            Err(RouteError::NotFound) => return Err(Failure::Path),
-        };
-        let keystore = self.snapshot.keystores.find(&route.prefix).ok_or(Failure::Path)?;
-        record.keystore = Some(keystore.name().clone());
-        record.route = Some(route.clone());
-        if is_post { Ok((route, keystore)) } else { Err(Failure::Method) }
     }
 
     fn verify(&self, head: &Head, body: &[u8], keystore: &Keystore) -> Result<Verified, Failure> {
@@ -185,9 +200,29 @@ impl Pipeline {
     }
 }
 
+/// Whose path it is. Nothing is authenticated yet: the path chooses whose credentials to try, and
+/// nothing else.
+fn route<'a>(
+    now: &'a Lease,
+    head: &Head,
+    record: &mut Record,
+) -> Result<(Route, &'a Arc<Keystore>), Failure> {
+    let (route, is_post) = match route::parse(&head.method, &head.path) {
+        Ok(route) => (route, true),
+        Err(RouteError::MethodNotAllowed { route }) => (route, false),
+        Err(RouteError::NotFound) => return Err(Failure::Path),
+    };
+    let keystore = now.keystores.find(&route.prefix).ok_or(Failure::Path)?;
+    record.keystore = Some(keystore.name().clone());
+    record.route = Some(route.clone());
+    if is_post { Ok((route, keystore)) } else { Err(Failure::Method) }
+}
+
 /// An authenticated request for one key.
 struct KeyCall<'a> {
     caller: Verified,
+    /// Held until the request is answered.
+    admission: Admission,
     keystore: &'a Keystore,
     id: &'a ExternalKeyId,
     group: &'a Group,
@@ -199,7 +234,7 @@ impl<'k> KeyCall<'k> {
     /// The key store's word on the key's name, noted for the record.
     fn permit(&self, record: &mut Record) -> Result<Permit<'k>, Refused> {
         let rule = self.keystore.rule_for(self.id).map(|rule| format!("key-rule:{rule}"));
-        let permit = self.keystore.permit(&self.caller, self.id);
+        let permit = self.keystore.permit(&self.caller, &self.admission, self.id);
         record.decision = match permit {
             Ok(_) => Decision::Allowed(rule.into_iter().collect()),
             Err(_) => Decision::Denied(Vec::new()),
@@ -215,7 +250,9 @@ impl<'k> KeyCall<'k> {
         record.metadata = MetadataRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
         let permit = self.permit(record)?;
         let mut call = self.call(record);
-        Ok(operations::describe(&mut call, &permit).await?.to_body())
+        let answer = operations::describe(&mut call, &permit).await?;
+        record.trace.begin(Part::Respond);
+        Ok(answer.to_body())
     }
 
     async fn encrypt(
@@ -228,7 +265,9 @@ impl<'k> KeyCall<'k> {
         record.metadata = std::mem::take(&mut request.metadata);
         let permit = self.permit(record)?;
         let mut call = self.call(record);
-        Ok(operations::encrypt(&mut call, &permit, request).await?.to_body())
+        let answer = operations::encrypt(&mut call, &permit, request).await?;
+        record.trace.begin(Part::Respond);
+        Ok(answer.to_body())
     }
 
     async fn decrypt(
@@ -241,7 +280,9 @@ impl<'k> KeyCall<'k> {
         record.metadata = std::mem::take(&mut request.metadata);
         let permit = self.permit(record)?;
         let mut call = self.call(record);
-        Ok(operations::decrypt(&mut call, &permit, request).await?.to_body())
+        let answer = operations::decrypt(&mut call, &permit, request).await?;
+        record.trace.begin(Part::Respond);
+        Ok(answer.to_body())
     }
 
     fn call<'a>(&'a self, record: &'a mut Record) -> Call<'a> {

@@ -10,6 +10,8 @@ use crate::hsm::fault::FaultKind;
 use crate::hsm::key::KeyFault;
 use crate::hsm::token::TokenError;
 use crate::keystore::Refused;
+use crate::limits::Exceeded;
+use crate::metrics::QuotaOf;
 use crate::operations::OperationError;
 use crate::sigv4;
 use crate::wire::error::{ErrorBody, ErrorName};
@@ -33,6 +35,9 @@ pub enum Failure {
     /// The connection or stream broke while the body was read.
     #[error("the body could not be read")]
     BodyBroken,
+    /// The client's certificate is no longer accepted (P-16).
+    #[error("the certificate that the client has shown is no longer accepted")]
+    Barred,
     /// The signature does not hold (P-15).
     #[error("{0}")]
     Unauthenticated(#[from] sigv4::Failure),
@@ -51,6 +56,21 @@ pub enum Failure {
     /// A defect of ours.
     #[error("panicked while serving the request: this is a defect of xksd, please report it")]
     Panicked,
+}
+
+impl Failure {
+    /// Whose quota the request was over, and which limit of it.
+    pub fn over_quota(&self) -> Option<(QuotaOf, Exceeded)> {
+        let (Self::Refused(refused) | Self::Operation(OperationError::Refused(refused))) = self
+        else {
+            return None;
+        };
+        match *refused {
+            Refused::OverQuota(exceeded) => Some((QuotaOf::Keystore, exceeded)),
+            Refused::OverKeyQuota(exceeded) => Some((QuotaOf::Key, exceeded)),
+            _ => None,
+        }
+    }
 }
 
 /// Who has to look after it.
@@ -90,7 +110,11 @@ impl From<Failure> for Rescued {
         // P-23: what is left of such a body is not read.
         let close = matches!(
             failure,
-            Failure::BodyTooLarge | Failure::BodyLate | Failure::BodyBroken | Failure::Panicked
+            Failure::BodyTooLarge
+                | Failure::BodyLate
+                | Failure::BodyBroken
+                | Failure::Barred
+                | Failure::Panicked
         );
         let body = ErrorBody::new(name, message);
         Self { status, body, cause: failure.to_string(), severity, close }
@@ -128,6 +152,12 @@ fn translate(failure: &Failure) -> Translation {
         Failure::BodyBroken => {
             (Validation, "the request body could not be read to its end", Caller)
         }
+        Failure::Barred => (
+            AuthenticationFailed,
+            "the TLS client certificate that was shown when this connection began is no longer \
+             accepted by the external key store proxy",
+            Caller,
+        ),
         Failure::Unauthenticated(failure) => {
             return (AuthenticationFailed, failure.advice().into(), Caller);
         }
@@ -215,6 +245,22 @@ fn refusal(refused: Refused) -> Translation {
             "the configuration of the external key store proxy has this key store write the \
              ciphertexts of AWS's sample proxy, which can't say which version of a key made them, \
              and the external key has versions: only one that was never rotated can be used so",
+        ),
+        Refused::OverQuota(Exceeded::Rate) => (
+            Throttling,
+            "more requests a second than the external key store proxy's quota for this key store",
+        ),
+        Refused::OverQuota(Exceeded::Concurrent) => (
+            Throttling,
+            "more requests at once than the external key store proxy's quota for this key store",
+        ),
+        Refused::OverKeyQuota(Exceeded::Rate) => (
+            Throttling,
+            "more requests a second than the external key store proxy's quota for each external key",
+        ),
+        Refused::OverKeyQuota(Exceeded::Concurrent) => (
+            Throttling,
+            "more requests at once than the external key store proxy's quota for each external key",
         ),
     };
     (name, message.into(), Severity::Caller)
@@ -341,6 +387,10 @@ mod tests {
             Refused::NoDecryptForCdiv,
             Refused::UnknownVersion,
             Refused::Versioned,
+            Refused::OverQuota(Exceeded::Rate),
+            Refused::OverQuota(Exceeded::Concurrent),
+            Refused::OverKeyQuota(Exceeded::Rate),
+            Refused::OverKeyQuota(Exceeded::Concurrent),
         ];
         let operations = [
             OperationError::KeyNotFound,

@@ -1,5 +1,6 @@
 //! Checkpoints of the audit log while the token comes, goes and hangs.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +9,12 @@ use aws_lc_rs::hmac;
 use support::audit_log::{of_type, records, verify};
 use support::gate::PATIENCE;
 use support::memory::{Act, MemoryBackend, MemoryKey};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use xksd::audit::checkpoint::{AUDIT_KEY, Sealed};
 use xksd::audit::log::{Checkpoints, Log, OnFailure, Settings};
 use xksd::audit::record::Event;
-use xksd::audit::sealer;
+use xksd::audit::sealer::{self, Running};
 use xksd::audit::store::Place;
 use xksd::hsm::codes;
 use xksd::hsm::key::{KeyKind, Usage};
@@ -23,6 +25,7 @@ struct World {
     dir: tempfile::TempDir,
     log: Log,
     token: Arc<Token>,
+    running: watch::Sender<Running>,
     sealer: JoinHandle<()>,
 }
 
@@ -67,8 +70,10 @@ impl World {
         let backend = Arc::new(backend.clone());
         let token = Token::start(checkpoints.token.clone(), settings, backend, token);
         let token = Arc::new(token);
-        let sealer = tokio::spawn(sealer::run(log.clone(), token.clone(), checkpoints));
-        Self { dir, log, token, sealer }
+        let running = BTreeMap::from([(checkpoints.token.clone(), token.clone())]);
+        let running = watch::Sender::new(running);
+        let sealer = tokio::spawn(sealer::run(log.clone(), running.subscribe(), checkpoints));
+        Self { dir, log, token, running, sealer }
     }
 
     fn path(&self) -> &Path {
@@ -173,4 +178,31 @@ async fn a_key_that_is_made_later_signs_from_then_on() {
     backend.add(audit_key());
     world.covered(1).await;
     assert!(backend.calls("C_Sign") > failures.len() as u64);
+}
+
+#[tokio::test]
+async fn a_token_that_takes_the_place_of_another_signs_from_then_on() {
+    let backend = MemoryBackend::new();
+    backend.add(audit_key());
+    let world = World::new(&backend);
+    world.keep();
+    let signed = world.covered(1).await;
+    // As a reload does it: the one before has left by then.
+    assert!(world.token.stop(PATIENCE));
+    let interval = Duration::from_millis(50);
+    let settings = token::Settings {
+        sessions: 1,
+        catalogue_interval: interval,
+        probe_interval: interval,
+        ..token::Settings::default()
+    };
+    let name = world.token.name().clone();
+    let metrics = Metrics::new().token(&name);
+    let next = Arc::new(Token::start(name.clone(), settings, Arc::new(backend.clone()), metrics));
+    world.running.send_replace(BTreeMap::from([(name, next)]));
+    world.keep();
+    assert!(world.covered(2).await > signed);
+    assert!(world.log.stop(PATIENCE));
+    assert_eq!(verify(world.path()).findings, []);
+    world.sealer.abort();
 }

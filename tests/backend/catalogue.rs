@@ -1,5 +1,6 @@
 //! Reading the keys of a token: what is read again, and what one object can spoil.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use support::memory::{Act, KeyRef, MemoryBackend, MemoryKey};
@@ -10,6 +11,8 @@ use xksd::hsm::fault::FaultKind;
 use xksd::hsm::key::{Key, KeyFault, KeyKind};
 use xksd::hsm::state::VersionStatus;
 use xksd::names::KeyVersion;
+
+use crate::blinking::Blinking;
 
 const ONE: &str = "xksd1:0f8e4a5b6c7d8e9f:1:enabled:1:20261121:-:-";
 const TWO: &str = "xksd1:1f8e4a5b6c7d8e9f:2:enabled:1:20261121:-:-";
@@ -121,6 +124,34 @@ fn an_object_destroyed_between_finding_and_reading_is_skipped() {
     usable(&catalogue, "a");
     let catalogue = house.read();
     assert_eq!((catalogue.len(), catalogue.unread()), (1, 0));
+}
+
+/// SoftHSM2 hides an object while another process changes its state.
+#[test]
+fn what_one_look_misses_is_not_believed_to_be_gone() {
+    let House { backend, session, mut reader } = House::new();
+    let add = |label: &str, id: &str| {
+        let id = id.as_bytes().to_vec();
+        backend.handle(backend.add(MemoryKey { id, ..MemoryKey::aes_256(label) }))
+    };
+    let (first, second) = (add("key", ONE), add("key", TWO));
+    let marker = add("xksd:freeze:demo", "");
+    let all = vec![first, second, marker];
+    let hidden = VecDeque::from([vec![], vec![second], vec![], vec![first, second], vec![marker]]);
+    let mut session = Blinking { session, hidden };
+    // The first reading is one look; of the second, the second look shows all; of the third, the third.
+    for _ in 0..3 {
+        let catalogue = reader.read(&mut session).expect("the token can be read");
+        let versions: Vec<_> =
+            usable(&catalogue, "key").versions().iter().map(|version| version.at).collect();
+        assert_eq!(versions, [second, first]);
+        assert!(catalogue.freezes().hold(&"demo".parse().expect("it is a name")));
+    }
+    assert!(session.hidden.is_empty(), "not everything was looked for");
+    // What stays away is gone.
+    session.hidden.extend([all.clone(), all.clone(), all]);
+    let catalogue = reader.read(&mut session).expect("the token can be read");
+    assert!(catalogue.is_empty() && session.hidden.is_empty());
 }
 
 #[test]

@@ -16,11 +16,13 @@ use xksd::clock::Clock;
 use xksd::hsm::fleet::{Group, Keeper};
 use xksd::hsm::token::{Settings, Token, TokenState};
 use xksd::keystore::{self, Keystore, Keystores, VerifyWrites};
+use xksd::limits;
 use xksd::metrics::Metrics;
 use xksd::names::TokenName;
 use xksd::secret::Secret;
 use xksd::server::pipeline::{Head, Pipeline, Snapshot};
 use xksd::server::rescue::Failure;
+use xksd::server::serving::Serving;
 use xksd::sigv4::{Credentials, SecretAccessKey, Verifier};
 use xksd::wire::ciphertext_format::Formats;
 use xksd::wire::limits::Limits;
@@ -95,6 +97,8 @@ impl Proxy {
             tokens: tokens.iter().map(|token| token.name().clone()).collect(),
             verify_writes,
             formats: Formats::Own,
+            quota: limits::Settings::default(),
+            key_quota: limits::Settings::default(),
         };
         let group = Arc::new(Group::new(tokens.clone()));
         let keeper = tokio::spawn(Keeper::new(group.clone(), keystore.keys.clone()).run());
@@ -104,9 +108,10 @@ impl Proxy {
             fleet_size: NonZeroU32::MIN,
             limits: Limits::default(),
             deadline,
+            client_subject: None,
         };
         let verifier = Verifier::new(Clock::System);
-        let pipeline = Pipeline::new(Arc::new(snapshot), verifier, metrics.clone());
+        let pipeline = Pipeline::new(Arc::new(Serving::new(snapshot)), verifier, metrics.clone());
         Self { tokens, metrics, pipeline, credential, keeper }
     }
 

@@ -249,3 +249,14 @@ fn a_key_that_is_disabled_during_its_rotation_stays_disabled() {
 fn a_key_that_is_rotated_while_it_is_being_disabled_is_disabled() {
     one_inside_the_other("disable key", "rotate key");
 }
+
+/// A version that ciphertexts can't name would stop all encryption under the key.
+#[test]
+fn a_key_of_a_key_store_that_writes_the_sample_proxys_format_is_not_rotated() {
+    let house = House::new(&["a"]);
+    house.import(&["a"], "key", "made by somebody else");
+    let lines = "accept_ciphertexts_of = \"aws-sample\"\nencrypt_as = \"aws-sample\"\n";
+    house.configure("[keystores.demo]\n", lines);
+    house.run("rotate key").bad(73, &["which know no versions", "take `encrypt_as` out of"]);
+    assert_eq!(versions(&house, "key"), [(0, "enabled".to_owned())]);
+}

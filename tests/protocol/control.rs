@@ -73,7 +73,7 @@ fn a_refresh_has_the_keys_read() {
         line.expect("it is a metric").parse::<u64>().expect("it is a number")
     };
     let before = keys(&daemon);
-    site.create_key("new-key", "encrypt,decrypt");
+    site.import_aes("new-key", b"nk", &[7; 32]);
     assert_eq!(keys(&daemon), before);
     assert_eq!(site.run(&["status", "--refresh"]), "softhsm: read\n");
     assert_eq!(keys(&daemon), before + 1);
@@ -95,6 +95,41 @@ fn a_marker_stops_the_use_of_keys_at_once() {
     assert_refused(&opened, 400, INVALID_STATE);
     let shown = site.run(&["status"]);
     assert!(shown.contains(": FROZEN by a marker in the HSM, tokens softhsm"), "{shown}");
+}
+
+/// What `xksd keys` does counts at once on the daemon of this machine, and without any request that
+/// would have had the keys read.
+#[test]
+fn a_command_counts_at_once_where_the_daemon_can_be_told() {
+    let (site, _socket) = site();
+    site.create_key("demo-stopped", "encrypt,decrypt");
+    let daemon = Daemon::start(site.clone());
+    let kms = Caller::new(&daemon, &demo());
+    let body = encrypt_body(b"x", None);
+    let encrypt = |key: &str| kms.call(&format!("keys/{key}/encrypt"), &body);
+    let told = |arguments: &[&str]| {
+        let output = site.command(&[&["keys"], arguments].concat()).output();
+        let output = output.expect("xksd can be started");
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("the daemon here has read its tokens"), "{output:?}");
+    };
+    assert_eq!(encrypt("demo-stopped").status, 200);
+    told(&["disable", "demo-stopped"]);
+    assert_refused(&encrypt("demo-stopped"), 400, INVALID_STATE);
+    assert_eq!(encrypt("demo-key").status, 200);
+    told(&["enable", "demo-stopped"]);
+    assert_eq!(encrypt("demo-stopped").status, 200);
+    told(&["freeze", "--keystore", "demo"]);
+    assert_refused(&encrypt("demo-key"), 400, INVALID_STATE);
+    told(&["unfreeze", "--keystore", "demo"]);
+    assert_eq!(encrypt("demo-key").status, 200);
+    told(&["freeze", "--all"]);
+    assert_refused(&encrypt("demo-key"), 400, INVALID_STATE);
+    // Nothing is said to a daemon that is not there, and of one that does not answer it is said.
+    drop(daemon);
+    let output =
+        site.command(&["keys", "unfreeze", "--all"]).output().expect("xksd can be started");
+    assert!(output.status.success() && !stderr(&output).contains("daemon"), "{output:?}");
 }
 
 #[test]

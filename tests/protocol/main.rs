@@ -4,6 +4,7 @@
 //! that only ask share one daemon, [`world::daemon`]; those that configure, stop or fill it have
 //! one of their own. They run in parallel and never sleep to let something happen.
 
+mod activation;
 mod audit;
 mod audit_disk;
 mod aws_sample;
@@ -11,6 +12,7 @@ mod bad_requests;
 mod bodies;
 mod canary;
 mod control;
+mod credentials;
 mod drain;
 mod framing;
 mod handshake;
@@ -19,12 +21,17 @@ mod http2;
 mod isolation;
 mod key_kinds;
 mod listener;
+mod metrics;
 mod operations;
+mod quotas;
+mod reload;
 mod sharing;
 mod signatures;
 mod signers;
 mod specification;
+mod supervision;
 mod targets;
 mod tenants;
+mod traces;
 mod vectors;
 mod world;

@@ -6,11 +6,14 @@
 
 mod chaos;
 mod codes;
+mod credentials;
 mod figures;
 mod fleet;
 mod library;
 mod network;
 mod pin;
+mod quotas;
+mod reload;
 mod restart;
 mod rotation;
 mod soak;

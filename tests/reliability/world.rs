@@ -72,7 +72,17 @@ pub(crate) fn demo() -> Tenant {
 
 /// A token behind the shim, with the keys `demo-key` and `demo-second`, not yet served.
 pub(crate) fn site(scale: Scale, isolation: Isolation, settings: &[(&'static str, &str)]) -> Site {
-    let mut configuration = Configuration::new(vec![demo()]);
+    site_of(vec![demo()], scale, isolation, settings)
+}
+
+/// The same, for these key stores.
+pub(crate) fn site_of(
+    tenants: Vec<Tenant>,
+    scale: Scale,
+    isolation: Isolation,
+    settings: &[(&'static str, &str)],
+) -> Site {
+    let mut configuration = Configuration::new(tenants);
     configuration.server.insert("deadline", text(scale.deadline()));
     // One line for each request that fails is enough.
     configuration.log.insert("level", text("warn,xksd::daemon=info"));
@@ -125,6 +135,10 @@ impl World {
 
     pub(crate) fn of(scale: Scale, daemon: Daemon) -> Self {
         let kms = Caller::new(&daemon, &demo());
+        Self::with_caller(scale, daemon, kms)
+    }
+
+    pub(crate) fn with_caller(scale: Scale, daemon: Daemon, kms: Caller) -> Self {
         Self { daemon, kms, vault: Vault::new(), scale }
     }
 

@@ -30,6 +30,8 @@ pub(super) enum Audit {
 impl Audit {
     /// Does not return after an HSM was used.
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
+        // The PIN is in it.
+        crate::daemon::hide_memory();
         match self {
             Self::CreateKey(create) => {
                 let clerk = Clerk::of(create.action());

@@ -9,10 +9,10 @@ use serde_json::json;
 use super::super::failure::{print, say};
 use super::clerk::{Action, Clerk};
 use super::scope::{Scope, Unnamed, conclude};
-use super::{Failure, words};
-use crate::hsm::backend::NewKeyUsage;
+use super::{Exit, Failure, words};
+use crate::hsm::backend::{Leaves, NewKeyUsage};
 use crate::hsm::key::{KeyKind, Usage};
-use crate::lifecycle::{Birth, Error, Kind, Office, Refusal, bear, wish};
+use crate::lifecycle::{Birth, Error, Kind, Office, Order, Refusal, Source, bear, begun, wish};
 use crate::names::ExternalKeyId;
 
 /// How long the other tokens may take to show a new object.
@@ -23,13 +23,21 @@ pub(in crate::cli) struct Create {
     /// External key id: 1 to 128 characters of A-Z a-z 0-9 - . _
     id: ExternalKeyId,
     #[command(flatten)]
-    scope: Scope,
+    pub(super) scope: Scope,
     /// What it is for: encrypt,decrypt or one of them or none
     #[arg(long, default_value = "encrypt,decrypt")]
     usage: KeyUsage,
+    /// Make it on all tokens of the key store, which do not copy keys by themselves: the first wraps it
+    /// for each, under that token's own RSA key
+    #[arg(long)]
+    replicable: bool,
+    /// Let it be brought to further tokens later, by `replicate`, wrapped under keys that the security
+    /// officer trusts (`trust`) and no others
+    #[arg(long, requires = "replicable")]
+    under_trusted: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Print the new key as JSON
     #[arg(long)]
     json: bool,
@@ -40,13 +48,16 @@ pub(in crate::cli) struct Rotate {
     /// External key id
     id: ExternalKeyId,
     #[command(flatten)]
-    scope: Scope,
+    pub(super) scope: Scope,
     /// How many seconds the other tokens of the key store may take to show the new object
     #[arg(long, value_name = "SECONDS", default_value = REPLICATION_PATIENCE)]
     wait: u16,
+    /// Make it on all tokens of the key store as `create --replicable` does; a key made so does without
+    #[arg(long)]
+    replicable: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Print the new version as JSON
     #[arg(long)]
     json: bool,
@@ -54,7 +65,7 @@ pub(in crate::cli) struct Rotate {
 
 /// `--usage`
 #[derive(Debug, Clone, Copy)]
-struct KeyUsage(NewKeyUsage);
+pub(super) struct KeyUsage(pub(super) NewKeyUsage);
 
 impl FromStr for KeyUsage {
     type Err = &'static str;
@@ -78,12 +89,17 @@ impl Create {
     }
 
     pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
-        let mut office = self.scope.open(Unnamed::One, clerk)?;
-        let kind = Kind::Create(self.usage.0);
+        let unnamed = if self.replicable { Unnamed::Group } else { Unnamed::One };
+        let mut office = self.scope.open(unnamed, clerk)?;
+        let order = order(Kind::Create(self.usage.0), self.replicable, Duration::ZERO);
+        let order = match self.under_trusted {
+            true => Order { leaves: Leaves::UnderTrusted, ..order },
+            false => order,
+        };
         if self.dry_run {
-            return would_bear(&mut office, &self.id, kind, self.json);
+            return would_bear(&mut office, &self.id, &order, self.json);
         }
-        let birth = match bear(&mut office, &self.id, kind, Duration::ZERO) {
+        let birth = match bear(&mut office, &self.id, &order) {
             Ok(birth) => birth,
             Err(error) => return refused(&office, &self.id, error),
         };
@@ -91,8 +107,8 @@ impl Create {
         if self.json {
             return tell(&office, &self.id, &birth);
         }
-        let (usage, name) = (words::usage_words(usage), office.name(0));
-        say(&format!("made the AES-256 key `{}` in token `{name}` (usage {usage})", self.id));
+        let (usage, place) = (words::usage_words(usage), words::place(&office));
+        say(&format!("made the AES-256 key `{}` in {place} (usage {usage})", self.id));
         Ok(())
     }
 }
@@ -104,12 +120,22 @@ impl Rotate {
     }
 
     pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
-        let mut office = self.scope.open(Unnamed::Group, clerk)?;
-        if self.dry_run {
-            return would_bear(&mut office, &self.id, Kind::Rotate, self.json);
+        if let Some(keystore) = self.scope.knows_no_versions(&self.id)? {
+            let failure = format!(
+                "key store `{keystore}` writes the ciphertexts of AWS's sample proxy, which know no \
+                 versions: with a second one nothing could be encrypted under `{}`",
+                self.id
+            );
+            let hint = format!("first take `encrypt_as` out of [keystores.{keystore}], for good");
+            return Err(Failure::new(Exit::CannotCreate, failure).hint(hint));
         }
+        let mut office = self.scope.open(Unnamed::Group, clerk)?;
         let patience = Duration::from_secs(self.wait.into());
-        let birth = match bear(&mut office, &self.id, Kind::Rotate, patience) {
+        let order = order(Kind::Rotate, self.replicable, patience);
+        if self.dry_run {
+            return would_bear(&mut office, &self.id, &order, self.json);
+        }
+        let birth = match bear(&mut office, &self.id, &order) {
             Ok(birth) => birth,
             Err(error) => return refused(&office, &self.id, error),
         };
@@ -124,17 +150,22 @@ impl Rotate {
     }
 }
 
+fn order(kind: Kind, replicable: bool, patience: Duration) -> Order {
+    let order = Order::generated(kind, patience);
+    if replicable { Order { source: Source::Shared, ..order } } else { order }
+}
+
 /// Says what would be made.
-fn would_bear(
+pub(super) fn would_bear(
     office: &mut Office,
     id: &ExternalKeyId,
-    kind: Kind,
+    order: &Order,
     as_json: bool,
 ) -> Result<(), Failure> {
     let wished = office.survey(id).and_then(|survey| {
-        let wished = wish(&survey, kind)?;
-        let is_begun = !survey.pending(wished.version).is_empty();
-        Ok((wished, is_begun))
+        let wished = wish(&survey, order)?;
+        let (is_begun, _) = begun(&survey, &wished, office.len());
+        Ok((wished, is_begun.is_some()))
     });
     let (wished, is_begun) = match wished {
         Ok(wished) => wished,
@@ -144,7 +175,9 @@ fn would_bear(
         let key = json!({
             "id": id.as_str(),
             "token": office.name(0).as_str(),
+            "tokens": words::tokens(office),
             "version": wished.version.number(),
+            "origin": wished.origin.as_str(),
             "usage": words::usages(usage(wished.usage)),
             "was_begun": is_begun,
             "dry_run": true,
@@ -152,21 +185,23 @@ fn would_bear(
         return print(&format!("{key:#}\n"));
     }
     let verb = if is_begun { "complete" } else { "make" };
-    let (version, name) = (wished.version, office.name(0));
-    say(&format!("would {verb} version {version} of `{id}` in token `{name}`"));
+    let (version, place) = (wished.version, words::place(office));
+    say(&format!("would {verb} version {version} of `{id}` in {place}"));
     conclude(office, id, Ok(()))
 }
 
-fn tell(office: &Office, id: &ExternalKeyId, birth: &Birth) -> Result<(), Failure> {
+pub(super) fn tell(office: &Office, id: &ExternalKeyId, birth: &Birth) -> Result<(), Failure> {
     let Birth { state, was_begun, .. } = birth;
     let key = json!({
         "id": id.as_str(),
         "token": office.name(0).as_str(),
+        "tokens": words::tokens(office),
         "version": state.version.number(),
         "object_id": state.object_id.to_string(),
         "status": state.status.as_str(),
         "epoch": state.epoch,
         "created": state.created.iso(),
+        "origin": state.origin.as_str(),
         "key_spec": words::spec(&KeyKind::Aes { bits: 256 }),
         "usage": words::usages(usage(birth.usage)),
         "was_begun": was_begun,
@@ -175,7 +210,7 @@ fn tell(office: &Office, id: &ExternalKeyId, birth: &Birth) -> Result<(), Failur
     print(&format!("{key:#}\n"))
 }
 
-fn refused(office: &Office, id: &ExternalKeyId, error: Error) -> Result<(), Failure> {
+pub(super) fn refused(office: &Office, id: &ExternalKeyId, error: Error) -> Result<(), Failure> {
     let exists = matches!(error, Error::Refused(Refusal::Exists));
     let not_replicated = matches!(error, Error::Refused(Refusal::NotReplicated(_)));
     let failure = conclude(office, id, Err(error)).err();
@@ -183,13 +218,15 @@ fn refused(office: &Office, id: &ExternalKeyId, error: Error) -> Result<(), Fail
         Err(if exists {
             failure.hint("`xksd keys list` shows it; a second one would make the key id ambiguous")
         } else if not_replicated {
-            failure.hint("nothing was changed: the key is in use as before")
+            failure
+                .hint("nothing was changed: the key is in use as before")
+                .hint("--replicable has the first token wrap the new version for the others")
         } else {
             failure
         })
     })
 }
 
-fn usage(NewKeyUsage { encrypt, decrypt }: NewKeyUsage) -> Usage {
+pub(super) fn usage(NewKeyUsage { encrypt, decrypt }: NewKeyUsage) -> Usage {
     Usage { encrypt, decrypt, ..Usage::default() }
 }

@@ -20,13 +20,13 @@ pub(super) struct Target {
     /// External key id
     id: ExternalKeyId,
     #[command(flatten)]
-    scope: Scope,
+    pub(super) scope: Scope,
     /// Object id of the version that is meant; without it the newest, whose status is the key's
     #[arg(long, value_name = "OBJECT-ID")]
     object: Option<Object>,
     /// Say what would be done, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Print what was done as JSON
     #[arg(long)]
     json: bool,
@@ -35,19 +35,19 @@ pub(super) struct Target {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Disable {
     #[command(flatten)]
-    target: Target,
+    pub(super) target: Target,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Enable {
     #[command(flatten)]
-    target: Target,
+    pub(super) target: Target,
 }
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ScheduleDeletion {
     #[command(flatten)]
-    target: Target,
+    pub(super) target: Target,
     /// After how many days it may be destroyed
     #[arg(long, default_value = "30", value_parser = clap::value_parser!(u8).range(7..=30))]
     days: u8,
@@ -56,7 +56,7 @@ pub(in crate::cli) struct ScheduleDeletion {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct CancelDeletion {
     #[command(flatten)]
-    target: Target,
+    pub(super) target: Target,
 }
 
 /// `--object`

@@ -11,7 +11,8 @@ use crate::audit::log::{OnFailure, Settings};
 use crate::audit::record::{Administration as Record, Event, Step};
 use crate::hsm::backend::Administration;
 use crate::hsm::fault::{Fault, FaultKind};
-use crate::lifecycle::{Observer, watched};
+use crate::hsm::transport::Officer;
+use crate::lifecycle::{Observer, watched, watched_officer};
 use crate::names::TokenName;
 
 /// What a command is about to change.
@@ -54,7 +55,7 @@ impl Clerk {
     }
 
     /// Opens the audit log, if there is one, and records what is about to be done.
-    pub(super) fn begin(
+    pub(in crate::cli) fn begin(
         &self,
         settings: Option<&Settings>,
         tokens: &[TokenName],
@@ -91,13 +92,40 @@ impl Clerk {
         watched(session, token.clone(), self.0.clone())
     }
 
+    /// The security officer, watched.
+    pub(super) fn watch_officer(
+        &self,
+        officer: Box<dyn Officer>,
+        token: &TokenName,
+    ) -> Box<dyn Officer> {
+        watched_officer(officer, token.clone(), self.0.clone())
+    }
+
+    /// Whether this token signs what is recorded.
+    pub(super) fn is_signed_by(&self, token: &TokenName) -> bool {
+        let state = self.0.state.borrow();
+        state.journal.is_some() && state.signer.as_ref() == Some(token)
+    }
+
+    /// Ends the session that is kept for the signature.
+    pub(super) fn close_session(&self) {
+        self.0.state.borrow_mut().session = None;
+    }
+
+    /// Records a change that is in no token.
+    pub(in crate::cli) fn note(
+        &self,
+        change: &'static str,
+        object: &str,
+        done: &Result<(), Failure>,
+    ) {
+        let outcome = words(done);
+        self.0.changed(None, change, object.to_owned(), outcome);
+    }
+
     /// Records how the command ended, and has the token sign that.
     pub(in crate::cli) fn end(&self, outcome: &Result<(), Failure>) {
-        let outcome = match outcome {
-            Ok(()) => "OK".to_owned(),
-            Err(failure) => failure.to_string(),
-        };
-        let ended = self.0.record(Step::Ended { outcome });
+        let ended = self.0.record(Step::Ended { outcome: words(outcome) });
         let mut state = self.0.state.borrow_mut();
         let State { journal: Some(journal), signer, session, .. } = &mut *state else { return };
         if let Err(error) = journal.record(&ended) {
@@ -127,6 +155,23 @@ impl Desk {
             step,
         }))
     }
+
+    fn changed(
+        &self,
+        token: Option<String>,
+        change: &'static str,
+        object: String,
+        outcome: String,
+    ) {
+        let changed = self.record(Step::Changed { token, change, object, outcome });
+        let mut state = self.state.borrow_mut();
+        let Some(journal) = &mut state.journal else { return };
+        if let Err(error) = journal.record(&changed) {
+            say(&format!("warning: a change is not recorded: {error}"));
+            // With \"refuse\", no further change is made.
+            state.journal = None;
+        }
+    }
 }
 
 impl Observer for Desk {
@@ -153,15 +198,7 @@ impl Observer for Desk {
         done: Result<(), Fault>,
     ) {
         let outcome = done.map_or_else(|fault| fault.to_string(), |()| "OK".to_owned());
-        let (token, object) = (token.as_str().to_owned(), object.to_owned());
-        let changed = self.record(Step::Changed { token, change, object, outcome });
-        let mut state = self.state.borrow_mut();
-        let Some(journal) = &mut state.journal else { return };
-        if let Err(error) = journal.record(&changed) {
-            say(&format!("warning: a change is not recorded: {error}"));
-            // With \"refuse\", no further change is made.
-            state.journal = None;
-        }
+        self.changed(Some(token.as_str().to_owned()), change, object.to_owned(), outcome);
     }
 
     fn left(&self, token: &TokenName, session: Box<dyn Administration>) {
@@ -169,5 +206,12 @@ impl Observer for Desk {
         if state.signer.as_ref() == Some(token) {
             state.session = Some(session);
         }
+    }
+}
+
+fn words(outcome: &Result<(), Failure>) -> String {
+    match outcome {
+        Ok(()) => "OK".to_owned(),
+        Err(failure) => failure.to_string(),
     }
 }

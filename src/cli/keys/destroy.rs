@@ -23,7 +23,7 @@ pub(in crate::cli) struct Destroy {
     #[arg(long, value_name = "OBJECT-ID", required = true)]
     object: Object,
     #[command(flatten)]
-    scope: Scope,
+    pub(super) scope: Scope,
     /// Although it was in use: what it encrypted can never be decrypted again
     #[arg(long)]
     force: bool,
@@ -32,7 +32,7 @@ pub(in crate::cli) struct Destroy {
     yes: bool,
     /// Say what would be done, and do nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Print what was done as JSON
     #[arg(long)]
     json: bool,

@@ -4,6 +4,10 @@ mod birth;
 mod change;
 pub(super) mod clerk;
 mod destroy;
+mod freeze;
+mod herald;
+mod import;
+mod replicate;
 pub(super) mod scope;
 mod show;
 mod verify;
@@ -16,6 +20,7 @@ use clap::Subcommand;
 use super::{Exit, Failure};
 use crate::hsm::pkcs11::exit_now;
 use clerk::{Action, Clerk};
+use scope::Scope;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Keys {
@@ -27,6 +32,14 @@ pub(super) enum Keys {
     Describe(show::Describe),
     /// Make a new version of a key: it encrypts from now on, all older ones still decrypt
     Rotate(birth::Rotate),
+    /// Write the public keys under which key material can be encrypted for import
+    ImportParameters(import::ImportParameters),
+    /// Make a key from material of your own, or its next version
+    Import(import::Import),
+    /// Have a token's security officer trust the wrapping keys of the others, for `replicate`
+    Trust(replicate::Trust),
+    /// Bring a key to tokens that lack it, if it was made so that it can
+    Replicate(replicate::Replicate),
     /// Stop a key: daemons refuse it within one catalogue_interval
     Disable(change::Disable),
     /// Put a disabled key in use again
@@ -37,6 +50,10 @@ pub(super) enum Keys {
     CancelDeletion(change::CancelDeletion),
     /// Destroy a key or a version for good, once its date has come
     Destroy(destroy::Destroy),
+    /// Stop the use of all keys of a key store, or of every key store
+    Freeze(freeze::Freeze),
+    /// Serve a frozen key store again
+    Unfreeze(freeze::Unfreeze),
     /// Have all tokens prove that they hold the same keys
     Verify(verify::Verify),
 }
@@ -44,19 +61,30 @@ pub(super) enum Keys {
 impl Keys {
     /// Does not return after an HSM was used: modules do not survive an ordinary exit.
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
+        // The PIN is in it, and key material that is imported.
+        crate::daemon::hide_memory();
         let clerk = Clerk::of(self.action());
         let outcome = match self {
             Self::Create(create) => create.run(&clerk),
             Self::List(list) => list.run(),
             Self::Describe(describe) => describe.run(),
             Self::Rotate(rotate) => rotate.run(&clerk),
+            Self::ImportParameters(parameters) => parameters.run(&clerk),
+            Self::Import(import) => import.run(&clerk),
+            Self::Trust(trust) => trust.run(&clerk),
+            Self::Replicate(replicate) => replicate.run(&clerk),
             Self::Disable(disable) => disable.run(&clerk),
             Self::Enable(enable) => enable.run(&clerk),
             Self::ScheduleDeletion(schedule) => schedule.run(&clerk),
             Self::CancelDeletion(cancel) => cancel.run(&clerk),
             Self::Destroy(destroy) => destroy.run(&clerk),
+            Self::Freeze(freeze) => freeze.run(&clerk),
+            Self::Unfreeze(unfreeze) => unfreeze.run(&clerk),
             Self::Verify(verify) => verify.run(),
         };
+        if let Some(scope) = self.changed() {
+            herald::tell(scope);
+        }
         leave(&clerk, outcome)
     }
 
@@ -65,13 +93,44 @@ impl Keys {
         match self {
             Self::Create(create) => create.action(),
             Self::Rotate(rotate) => rotate.action(),
+            Self::ImportParameters(parameters) => parameters.action(),
+            Self::Import(import) => import.action(),
+            Self::Trust(trust) => trust.action(),
+            Self::Replicate(replicate) => replicate.action(),
             Self::Disable(disable) => disable.action(),
             Self::Enable(enable) => enable.action(),
             Self::ScheduleDeletion(schedule) => schedule.action(),
             Self::CancelDeletion(cancel) => cancel.action(),
             Self::Destroy(destroy) => destroy.action(),
+            Self::Freeze(freeze) => freeze.action(),
+            Self::Unfreeze(unfreeze) => unfreeze.action(),
             Self::List(_) | Self::Describe(_) | Self::Verify(_) => None,
         }
+    }
+
+    /// Where something may have been changed, even if the command failed.
+    fn changed(&self) -> Option<&Scope> {
+        let (scope, dry_run) = match self {
+            Self::Create(create) => (&create.scope, create.dry_run),
+            Self::Rotate(rotate) => (&rotate.scope, rotate.dry_run),
+            Self::Disable(change::Disable { target })
+            | Self::Enable(change::Enable { target })
+            | Self::ScheduleDeletion(change::ScheduleDeletion { target, .. })
+            | Self::CancelDeletion(change::CancelDeletion { target }) => {
+                (&target.scope, target.dry_run)
+            }
+            Self::Destroy(destroy) => (&destroy.scope, destroy.dry_run),
+            Self::Import(import) => (&import.scope, import.dry_run),
+            Self::Trust(trust) => (&trust.scope, trust.dry_run),
+            Self::Replicate(replicate) => (&replicate.scope, replicate.dry_run),
+            Self::Freeze(freeze::Freeze { target })
+            | Self::Unfreeze(freeze::Unfreeze { target }) => (&target.scope, target.dry_run),
+            // The wrapping keys that are made for an import are no external keys.
+            Self::ImportParameters(_) | Self::List(_) | Self::Describe(_) | Self::Verify(_) => {
+                return None;
+            }
+        };
+        (!dry_run).then_some(scope)
     }
 }
 

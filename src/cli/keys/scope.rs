@@ -1,7 +1,7 @@
 //! Which tokens a command is about, and the way to them.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -14,10 +14,13 @@ use crate::config::{Config, Token};
 use crate::hsm::codes;
 use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::pkcs11::{Library, Pkcs11Backend};
+use crate::hsm::transport::Officer;
+use crate::keystore;
 use crate::lifecycle::{Error, Office, Refusal};
 use crate::metrics::Metrics;
 use crate::names::{ExternalKeyId, KeystoreName, TokenName};
 use crate::secret::Secret;
+use crate::wire::ciphertext_format::Formats;
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Scope {
@@ -25,7 +28,7 @@ pub(in crate::cli) struct Scope {
     config: ConfigFile,
     /// All tokens of this key store; may be left out if there is only one group of tokens
     #[arg(long, value_name = "NAME", conflicts_with = "token")]
-    keystore: Option<KeystoreName>,
+    pub(super) keystore: Option<KeystoreName>,
     /// This token and no other
     #[arg(long, value_name = "NAME")]
     token: Option<TokenName>,
@@ -43,38 +46,41 @@ pub(in crate::cli) enum Unnamed {
 }
 
 impl Scope {
+    /// Where the daemon of this configuration can be told something, if anywhere.
+    pub(super) fn control_socket(&self) -> Option<PathBuf> {
+        configuration(&self.config).ok()?.ops.control_socket
+    }
+
     /// Connects to the tokens that are meant. Those that fail are noted by the office.
     pub(in crate::cli) fn open(&self, unnamed: Unnamed, clerk: &Clerk) -> Result<Office, Failure> {
+        Ok(self.meant(unnamed, clerk)?.open(clerk))
+    }
+
+    /// The tokens that are meant; that something is to be done there is recorded. The process may begin anew here, with their environment: what is
+    /// read before, from standard input for one, is lost then.
+    pub(super) fn meant(&self, unnamed: Unnamed, clerk: &Clerk) -> Result<Meant, Failure> {
         let names = self.names(&configuration(&self.config)?, unnamed)?;
         let is_meant = |name: &TokenName, _: &Token| names.contains(name);
         let config = configuration_for_modules(&self.config, Surroundings::Ours, is_meant)?;
-        let tokens: Vec<_> =
-            names.iter().filter_map(|name| config.tokens.get_key_value(name)).collect();
+        let meant = Meant::new(&config, &names)?;
         clerk.begin(config.audit.as_ref(), &names)?;
-        let metrics = Metrics::new();
-        let mut libraries: HashMap<&Path, (&TokenName, Arc<Library>)> = HashMap::new();
-        let mut office = Vec::with_capacity(tokens.len());
-        for &(name, token) in &tokens {
-            let (first, library) = libraries.entry(&token.module).or_insert_with(|| {
-                let library = Library::new(&token.module);
-                (name, Arc::new(library.with_initialization(token.initialization.clone())))
-            });
-            // A module is initialised once in a process: it would show the other's token.
-            if config.tokens[*first].initialization != token.initialization {
-                let failure = format!(
-                    "tokens `{first}` and `{name}` want their module initialised differently"
-                );
-                let hint = "--token takes one of them at a time";
-                return Err(Failure::new(Exit::Config, failure).hint(hint));
-            }
-            let (selector, pin) = (token.selector.clone(), token.pin.expose().clone());
-            let metrics = metrics.token(name);
-            let backend = Pkcs11Backend::new(library.clone(), selector, Secret::new(pin), metrics);
-            let session = backend.with_profile(token.profile).administer();
-            let session = session.map(|session| clerk.watch(session, name));
-            office.push((name.clone(), session));
-        }
-        Ok(Office::new(office))
+        Ok(meant)
+    }
+
+    /// A key store that writes ciphertexts which can't name a version, if one of those that have the
+    /// tokens meant does, and reaches this key.
+    pub(super) fn knows_no_versions(
+        &self,
+        id: &ExternalKeyId,
+    ) -> Result<Option<KeystoreName>, Failure> {
+        let config = configuration(&self.config)?;
+        let names = self.names(&config, Unnamed::Group)?;
+        let is_one = |keystore: &&keystore::Settings| {
+            matches!(keystore.formats, Formats::WriteAwsSample(_))
+                && keystore.tokens.iter().any(|token| names.contains(token))
+                && keystore.keys.iter().any(|rule| rule.allows(id))
+        };
+        Ok(config.keystores.iter().find(is_one).map(|keystore| keystore.name.clone()))
     }
 
     /// What the configuration says, before anything is connected to.
@@ -121,6 +127,77 @@ impl Scope {
     }
 }
 
+/// The ways to the tokens that are meant.
+pub(super) struct Meant(Vec<(TokenName, Pkcs11Backend)>);
+
+impl Meant {
+    fn new(config: &Config, names: &[TokenName]) -> Result<Self, Failure> {
+        let tokens: Vec<_> =
+            names.iter().filter_map(|name| config.tokens.get_key_value(name)).collect();
+        let metrics = Metrics::new();
+        let mut libraries: HashMap<&Path, (&TokenName, Arc<Library>)> = HashMap::new();
+        let mut backends = Vec::with_capacity(tokens.len());
+        for &(name, token) in &tokens {
+            let (first, library) = libraries.entry(&token.module).or_insert_with(|| {
+                let library = Library::new(&token.module);
+                (name, Arc::new(library.with_initialization(token.initialization.clone())))
+            });
+            // A module is initialised once in a process: it would show the other's token.
+            if config.tokens[*first].initialization != token.initialization {
+                let failure = format!(
+                    "tokens `{first}` and `{name}` want their module initialised differently"
+                );
+                let hint = "--token takes one of them at a time";
+                return Err(Failure::new(Exit::Config, failure).hint(hint));
+            }
+            let (selector, pin) = (token.selector.clone(), token.pin.expose().clone());
+            let metrics = metrics.token(name);
+            let backend = Pkcs11Backend::new(library.clone(), selector, Secret::new(pin), metrics);
+            backends.push((name.clone(), backend.with_profile(token.profile)));
+        }
+        Ok(Self(backends))
+    }
+
+    /// Their names, in the order of the group.
+    pub(super) fn names(&self) -> impl Iterator<Item = &TokenName> {
+        self.0.iter().map(|(name, _)| name)
+    }
+
+    /// Connects to them. Those that fail are noted by the office.
+    pub(super) fn open(&self, clerk: &Clerk) -> Office {
+        Office::new(self.0.iter().map(|(name, backend)| {
+            let session = backend.administer();
+            (name.clone(), session.map(|session| clerk.watch(session, name)))
+        }))
+    }
+
+    /// Lets the clerk have a session once more with the token that signs, if it is one of them.
+    pub(super) fn return_session(&self, clerk: &Clerk) {
+        let signs = |(name, _): &&(TokenName, Pkcs11Backend)| clerk.is_signed_by(name);
+        if let Some((name, backend)) = self.0.iter().find(signs)
+            && let Ok(session) = backend.administer()
+        {
+            drop(clerk.watch(session, name));
+        }
+    }
+
+    /// Connects to one of them as its security officer. A token knows one login of a process: none of
+    /// the user's may be left.
+    pub(super) fn officer(
+        &self,
+        token: &TokenName,
+        pin: &Secret<String>,
+        clerk: &Clerk,
+    ) -> Result<Box<dyn Officer>, Fault> {
+        let why = "it is none of the tokens that are meant";
+        let unknown = Fault::refused(FaultKind::TokenLost, "C_GetSlotList", why);
+        let meant = self.0.iter().find(|(name, _)| name == token);
+        let (name, backend) = meant.ok_or(unknown)?;
+        clerk.close_session();
+        Ok(clerk.watch_officer(backend.officer(pin.expose())?, name))
+    }
+}
+
 /// The tokens, if all of the configuration stand together in the key stores.
 fn only_group(config: &Config) -> Option<Vec<TokenName>> {
     let stored = config.keystores.iter().map(|keystore| &keystore.tokens);
@@ -141,7 +218,7 @@ pub(super) fn conclude(
     outcome: Result<(), Error>,
 ) -> Result<(), Failure> {
     let needs_all = matches!(outcome, Err(Error::Refused(Refusal::Incomplete(_))));
-    let mut failure = match outcome {
+    let failure = match outcome {
         Ok(()) | Err(Error::NoToken | Error::Refused(Refusal::Incomplete(_))) => None,
         // Told of below, unless it is about one object only.
         Err(Error::Token { token, .. })
@@ -152,19 +229,23 @@ pub(super) fn conclude(
         Err(Error::Token { token, fault }) => Some(token_failure(fault, &token)),
         Err(error) => Some(Failure::new(Exit::CannotCreate, format!("key `{id}`: {error}"))),
     };
-    for failed in office.failures() {
-        failure = Some(match failure {
-            None => token_failure(failed.fault, &failed.token),
-            Some(failure) => failure.and(format!("token `{}`: {}", failed.token, failed.fault)),
-        });
-    }
-    match failure {
+    match and_unreached(failure, office) {
         None => Ok(()),
         Some(failure) if needs_all && office.len() > 1 => {
             Err(failure.hint("nothing was done: this needs every token of the key store"))
         }
         Some(failure) => Err(failure),
     }
+}
+
+/// Adds the tokens that could not be reached, or failed.
+pub(super) fn and_unreached(failure: Option<Failure>, office: &Office) -> Option<Failure> {
+    office.failures().iter().fold(failure, |failure, failed| {
+        Some(match failure {
+            None => token_failure(failed.fault, &failed.token),
+            Some(failure) => failure.and(format!("token `{}`: {}", failed.token, failed.fault)),
+        })
+    })
 }
 
 /// How a token failed, and what to look at.

@@ -10,7 +10,7 @@ use super::clerk::Clerk;
 use super::scope::{Scope, Unnamed, conclude, token_failure};
 use super::{Failure, words};
 use crate::hsm::backend::Protection;
-use crate::hsm::state::VersionStatus;
+use crate::hsm::state::{Origin, VersionStatus};
 use crate::lifecycle::{Held, Object, Office, Refusal, Survey};
 use crate::names::{ExternalKeyId, TokenName};
 
@@ -147,6 +147,7 @@ fn in_text(token: &TokenName, survey: &Survey) -> String {
             let (spec, usage) =
                 (words::spec(&attributes.kind), words::usage_words(attributes.usage));
             let mut rest = format!("v{} {spec} {usage}", newest.version);
+            rest.push_str(&origin(newest));
             if let Some(date) = newest.state.as_ref().and_then(|state| state.deletion) {
                 let _ = write!(rest, " deletion {}", date.iso());
             }
@@ -160,6 +161,14 @@ fn in_text(token: &TokenName, survey: &Survey) -> String {
         some => format!(" ({some} pending)"),
     };
     format!("{id:<32} {token:<16} {status:<9} {rest}{pending}\n")
+}
+
+/// Where the key material came from, if it ever was outside of its token.
+fn origin(held: &Held) -> String {
+    match held.state.as_ref().map(|state| state.origin) {
+        None | Some(Origin::Generated) => String::new(),
+        Some(origin) => format!(" {}", origin.as_str()),
+    }
 }
 
 fn in_detail(office: &Office, described: &Described<'_>) -> Value {
@@ -194,6 +203,7 @@ fn in_lines(office: &Office, described: &Described<'_>) -> String {
         words::usage_words(attributes.usage),
     );
     let mut add = |words: String| text.push_str(&words);
+    add(origin(held));
     if let Some(state) = &held.state {
         add(format!(" created {}", state.created.iso()));
         if let Some(date) = state.deletion {
@@ -215,7 +225,10 @@ fn in_lines(office: &Office, described: &Described<'_>) -> String {
             office.name(object.token).as_str(),
             check.as_deref().unwrap_or("not told"),
             flag(kept.sensitive),
-            flag(kept.extractable),
+            match (kept.extractable, kept.wrap_with_trusted) {
+                (Some(true), Some(true)) => "under trusted keys",
+                (extractable, _) => flag(extractable),
+            },
         ));
     }
     for &token in missing {

@@ -33,6 +33,37 @@ fn a_value_at_fault_is_named_with_what_is_allowed() {
         ("drain.delay = \"11m\"", "server.drain.delay = \"11m\": must be 0s to 10m"),
         ("drain.wait = \"1s\"", "server.drain.wait: is no known key"),
     ];
+    let quota = [
+        (
+            "quota.requests_per_second = 0",
+            "keystores.demo.quota.requests_per_second = 0: must be a",
+        ),
+        ("quota.concurrent = 1000001", "quota.concurrent = 1000001: must be a whole number, 1 to"),
+        (
+            "key_quota.burst = 5",
+            "demo.key_quota.burst: means nothing without `requests_per_second`",
+        ),
+        ("key_quota.rate = 5", "keystores.demo.key_quota.rate: is no known key"),
+        ("quota = 1800", "keystores.demo.quota: must be a section"),
+    ];
+    let traces = [
+        ("sample_ratio = 1.5", "traces.sample_ratio = 1.5: must be a number from 0.0 to 1.0"),
+        ("sample_ratio = \"1\"", "traces.sample_ratio = 1: must be a number, without quotes"),
+        ("otlp_endpoint = \"http://10.0.0.1:4318\"", "plain http is for loopback addresses only"),
+        ("otlp_endpoint = \"localhost:4318\"", "not of the form https://host[:port][/prefix]"),
+        ("otlp_ca = \"no.pem\"", "traces.otlp_ca = \"no.pem\": cannot read the CA certificates"),
+        ("endpoint = \"http://[::1]:4318\"", "traces.endpoint: is no known key"),
+        (
+            "otlp_endpoint = \"http://[::1]:4318\"\notlp_ca = \"server.pem\"",
+            "traces.otlp_ca: is for https, and otlp_endpoint is plain http",
+        ),
+    ];
+    for (line, said) in traces {
+        one(&dir, &and("listen = \"127.0.0.1:9443\"", &format!("\n[traces]\n{line}")), said);
+    }
+    for (line, said) in quota {
+        one(&dir, &and("[keystores.demo]", line), said);
+    }
     for (line, said) in server {
         one(&dir, &and("[server]", line), said);
     }

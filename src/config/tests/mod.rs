@@ -1,3 +1,4 @@
+mod credentials;
 mod faults;
 mod secrets;
 mod template;

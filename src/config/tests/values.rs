@@ -1,14 +1,18 @@
 //! What a good configuration becomes.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::super::{Isolation, Transport};
 use super::{Dir, GOOD, and, with};
+use crate::client::Scheme;
 use crate::hsm::pkcs11::TokenSelector;
 use crate::hsm::profile::{self, Initialization};
 use crate::hsm::token;
+use crate::limits;
 use crate::telemetry::{self, Format};
 use crate::tls::ClientAuth;
+use crate::traces::sampler::Ratio;
 use crate::wire::ciphertext_format::{Formats, SampleConstants, SampleMetadata};
 
 #[test]
@@ -29,6 +33,7 @@ fn what_is_left_out_has_its_default() {
     assert!(matches!(tls.client_auth, ClientAuth::Off));
     assert_eq!(config.ops.metrics_listen, None);
     assert_eq!(config.fleet_size.get(), 1);
+    assert!(config.traces.is_none());
     let (_, token) = config.tokens.first_key_value().unwrap();
     assert!(token.environment.is_empty());
     assert_eq!(token.isolation, Isolation::Process);
@@ -41,6 +46,24 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(keystore.keys.len(), 2);
     assert_eq!(keystore.credentials.access_key_ids().count(), 1);
     assert_eq!(keystore.formats, Formats::Own);
+}
+
+#[test]
+fn a_burst_is_a_second_of_requests_unless_it_is_said() {
+    let dir = Dir::new();
+    let quotas = |lines: &str| {
+        let config = dir.load(&and("[keystores.demo]", lines), &[]).unwrap();
+        let limits = |settings: &limits::Settings| {
+            let rate = settings.rate.map(|rate| (rate.per_second.get(), rate.burst.get()));
+            (rate, settings.concurrent.map(NonZeroU32::get))
+        };
+        (limits(&config.keystores[0].quota), limits(&config.keystores[0].key_quota))
+    };
+    assert_eq!(quotas(""), ((None, None), (None, None)));
+    let lines = "quota = { requests_per_second = 7 }\nkey_quota.concurrent = 3";
+    assert_eq!(quotas(lines), ((Some((7, 7)), None), (None, Some(3))));
+    let lines = "key_quota = { requests_per_second = 7, burst = 1, concurrent = 9 }";
+    assert_eq!(quotas(lines), ((None, None), (Some((7, 1)), Some(9))));
 }
 
 #[test]
@@ -172,4 +195,22 @@ fn a_profile_says_what_c_initialize_takes() {
     let unknown = fault("profile = \"lunatic\"");
     assert_eq!(unknown.key, "tokens.hsm.profile");
     assert!(unknown.problem.contains("`luna-fips`"), "{}", unknown.problem);
+}
+
+#[test]
+fn traces_go_to_one_collector() {
+    let dir = Dir::new();
+    let traces = |lines: &str| {
+        let section = format!("\n[traces]\n{lines}");
+        let config = dir.load(&and("listen = \"127.0.0.1:9443\"", &section), &[]).unwrap();
+        config.traces
+    };
+    assert!(traces("sample_ratio = 0.5").is_none(), "without an endpoint there are none");
+    let plain = traces("otlp_endpoint = \"http://127.0.0.1:4318/base\"").unwrap();
+    assert_eq!(plain.collector.endpoint().base(), "http://127.0.0.1:4318/base");
+    assert_eq!(plain.ratio, Ratio::ALL);
+    let https = "otlp_endpoint = \"https://collector.example.com\"\notlp_ca = \"server.pem\"";
+    let https = traces(&format!("{https}\nsample_ratio = 0")).unwrap();
+    assert_eq!(https.collector.endpoint().scheme(), Scheme::Https);
+    assert_eq!(https.ratio, "0".parse().unwrap());
 }

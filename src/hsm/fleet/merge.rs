@@ -64,6 +64,16 @@ impl GroupCatalogue {
         self.started.get(token).is_some_and(|started| started.is_some_and(|at| at >= moment))
     }
 
+    /// Whether any reading of this token is in here.
+    pub(super) fn has_read(&self, token: usize) -> bool {
+        self.started.get(token).is_some_and(Option::is_some)
+    }
+
+    /// Every version of every usable key.
+    pub(super) fn versions(&self) -> impl Iterator<Item = &Version<Holders>> {
+        self.keys.values().filter_map(|key| key.as_ref().ok()).flat_map(|key| key.versions())
+    }
+
     /// How many objects the tokens refused to describe.
     pub fn unread(&self) -> usize {
         self.unread
@@ -87,8 +97,7 @@ impl GroupCatalogue {
     /// By token, how many of its objects have each standing.
     pub(super) fn standings(&self) -> Vec<HashMap<Standing, usize>> {
         let mut counts = vec![HashMap::new(); self.started.len()];
-        let keys = self.keys.values().filter_map(|key| key.as_ref().ok());
-        for holder in keys.flat_map(|key| key.versions()).flat_map(|version| version.at.iter()) {
+        for holder in self.versions().flat_map(|version| version.at.iter()) {
             *counts[holder.token].entry(holder.standing).or_default() += 1;
         }
         counts

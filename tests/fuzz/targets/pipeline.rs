@@ -17,10 +17,12 @@ use xksd::clock::Clock;
 use xksd::hsm::fleet::{Group, Keeper};
 use xksd::hsm::token::{self, Token};
 use xksd::keystore::{Keystore, Keystores, Settings, VerifyWrites};
+use xksd::limits;
 use xksd::metrics::Metrics;
 use xksd::names::{AccessKeyId, Region};
 use xksd::secret::Secret;
 use xksd::server::pipeline::{Head, Pipeline, Snapshot};
+use xksd::server::serving::Serving;
 use xksd::server::rescue::Failure;
 use xksd::sigv4::sign::Outgoing;
 use xksd::sigv4::{Credentials, SecretAccessKey, Verifier, sign};
@@ -66,6 +68,8 @@ impl Site {
                 now: SampleMetadata::ABSENT,
                 before: vec![SampleMetadata::new(b"v0.0.1").unwrap()],
             }),
+            quota: limits::Settings::default(),
+            key_quota: limits::Settings::default(),
         });
         let group = Arc::new(Group::new(vec![Arc::new(memory(&runtime, &metrics))]));
         // It reads the keys while the runtime serves a request, which waits for it.
@@ -76,9 +80,10 @@ impl Site {
             fleet_size: NonZeroU32::MIN,
             limits: Limits::default(),
             deadline: Duration::from_secs(5),
+            client_subject: None,
         };
         let pipeline =
-            Pipeline::new(Arc::new(snapshot), Verifier::new(Clock::Fixed(time)), metrics);
+            Pipeline::new(Arc::new(Serving::new(snapshot)), Verifier::new(Clock::Fixed(time)), metrics);
         Self { runtime, pipeline, access_key_id, region, time }
     }
 

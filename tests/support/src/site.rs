@@ -84,6 +84,8 @@ pub struct Configuration {
     pub log: BTreeMap<&'static str, String>,
     /// Lines of `[audit]`, whose directory is [`Site::audit`]; `None`: there is no audit log.
     pub audit: Option<BTreeMap<&'static str, String>>,
+    /// Lines of `[reload]`.
+    pub reload: BTreeMap<&'static str, String>,
     /// Lines of the token's table.
     pub token: BTreeMap<&'static str, String>,
     /// Lines of `[ops]`.
@@ -109,6 +111,7 @@ impl Configuration {
             drain: BTreeMap::from([("delay", text("0s"))]),
             log: BTreeMap::from([("level", text("debug"))]),
             audit: None,
+            reload: BTreeMap::new(),
             token: BTreeMap::new(),
             ops: port_0(),
             module: None,
@@ -265,8 +268,19 @@ impl Site {
     }
 
     fn toml(&self, configuration: &Configuration) -> String {
-        let Configuration { tenants, server, tls, drain, log, audit, token, ops, module, twin } =
-            configuration;
+        let Configuration {
+            tenants,
+            server,
+            tls,
+            drain,
+            log,
+            audit,
+            reload,
+            token,
+            ops,
+            module,
+            twin,
+        } = configuration;
         self.write_secret("token.pin", PIN);
         let mut toml = String::from("version = 1\n");
         let mut table = |name: &str, lines: &BTreeMap<&'static str, String>| {
@@ -298,6 +312,7 @@ impl Site {
             lines.insert("directory", text(directory.display()));
             table("audit", &lines);
         }
+        table("reload", reload);
         let module = module.as_ref().unwrap_or(&self.token.module);
         let tokens = [Some(("softhsm", token)), twin.as_ref().map(|twin| ("twin", twin))];
         let tokens: Vec<_> = tokens.into_iter().flatten().collect();
