@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::hsm::backend::{ObjectHandle, Session};
+use crate::audit::seal;
+use crate::hsm::backend::{ObjectHandle, Session, Signing};
 use crate::hsm::fault::{Fault, FaultKind};
 use crate::hsm::freeze::Freezes;
 use crate::hsm::key::{Key, KeyAttributes, KeyFault, Version};
@@ -23,6 +24,7 @@ pub struct Catalogue {
     /// One and the same from reading to reading, for as long as nothing has changed.
     keys: Arc<Keys>,
     freezes: Freezes,
+    audit_key: Option<(ObjectHandle, Signing)>,
     started: Instant,
     unread: usize,
 }
@@ -55,6 +57,11 @@ impl Catalogue {
     /// Which key stores are frozen by markers in the token.
     pub fn freezes(&self) -> &Freezes {
         &self.freezes
+    }
+
+    /// The key that signs checkpoints of the audit log, if the token holds one.
+    pub fn audit_key(&self) -> Option<(ObjectHandle, Signing)> {
+        self.audit_key
     }
 
     /// How many external keys there are.
@@ -110,6 +117,7 @@ struct Look {
     seen: HashMap<ObjectHandle, KeyAttributes>,
     keys: Keys,
     freezes: Freezes,
+    audit_key: Option<(ObjectHandle, Signing)>,
     unread: usize,
 }
 
@@ -145,13 +153,13 @@ impl Reader {
             std::thread::sleep(PAUSE);
             look = self.look(session)?;
         }
-        let Look { started, seen, keys, freezes, unread } = look;
+        let Look { started, seen, keys, freezes, audit_key, unread } = look;
         self.known = seen;
         self.last_freezes = freezes.clone();
         if keys != *self.last {
             self.last = Arc::new(keys);
         }
-        Ok(Catalogue { keys: self.last.clone(), freezes, started, unread })
+        Ok(Catalogue { keys: self.last.clone(), freezes, audit_key, started, unread })
     }
 
     /// Whether a version or a marker is gone that the last reading found.
@@ -211,11 +219,16 @@ impl Reader {
         if let (Some(fault), true) = (unread.first(), seen.is_empty()) {
             return Err(*fault);
         }
+        let signing = |(object, attributes): (&ObjectHandle, &KeyAttributes)| {
+            Some((*object, seal::signing(attributes)?))
+        };
+        // The same one each time, should there be several.
+        let audit_key = seen.iter().filter_map(signing).min_by_key(|(object, _)| object.number);
         let keys: Keys = versions
             .into_iter()
             .map(|(id, versions)| (id.clone(), Key::new(id, versions).map(Arc::new)))
             .collect();
-        Ok(Look { started, seen, keys, freezes, unread: unread.len() })
+        Ok(Look { started, seen, keys, freezes, audit_key, unread: unread.len() })
     }
 
     /// Label and id are read each time: they can be changed, and a token may give the number of a

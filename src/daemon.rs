@@ -1,5 +1,6 @@
 //! The daemon: puts the parts together, serves until told to leave, and leaves in order.
 
+mod audit;
 mod candidates;
 mod changes;
 mod counts;
@@ -35,6 +36,7 @@ use crate::counts::store::StoreError;
 use crate::hsm::pkcs11::exit_now;
 use crate::metrics::Metrics;
 use crate::secret::Fingerprints;
+use crate::server::audited::Auditor;
 use crate::server::connections::Connections;
 use crate::server::control::{self, Control, ControlError};
 use crate::server::drain::{Drain, Phase};
@@ -50,6 +52,7 @@ use crate::telemetry::Level;
 use crate::tls::TlsError;
 use crate::traces::exporter::Flush;
 use crate::traces::{self, Traces};
+use audit::Audit;
 use estate::{Estate, House, Leaving, Loaded, Shown};
 use files::Files;
 pub(crate) use memory::{hide_memory, lock_memory};
@@ -96,6 +99,9 @@ pub enum StartError {
     /// TLS can't be set up.
     #[error("{0}")]
     Tls(#[from] TlsError),
+    /// The audit log can't be written.
+    #[error("{0}")]
+    Audit(#[from] crate::audit::store::StoreError),
     /// Key stores that can't stand side by side; the configuration check names all of them.
     #[error("{0}")]
     Keystores(#[from] crate::keystore::Clash),
@@ -134,6 +140,7 @@ fn raise_descriptor_limit() {
 }
 
 struct Daemon {
+    audit: Option<Audit>,
     serving: Arc<Serving>,
     tokens: Arc<Tokens>,
     drain: Drain,
@@ -185,6 +192,7 @@ impl Daemon {
         let sockets = bind_all(&config.server, &config.ops, passed)?;
         let control = config.ops.control_socket.as_deref().map(control::bind).transpose()?;
         warn_about_descriptors(config.server.limits.max_connections);
+        let audit = config.audit.clone().map(|audit| Audit::start(audit, &metrics)).transpose()?;
         let files = Files::new(fingerprints.clone(), config.files.clone());
         let (on_change, traces) = (config.reload_on_change, config.traces.clone());
         let file = config.file.clone();
@@ -195,7 +203,8 @@ impl Daemon {
             level,
         };
         let estate = Estate::first(house, Loaded { config, transport })?;
-        let Shown { serving, terms, ops_terms, leaving, connections } = estate.shown.clone();
+        let Shown { serving, terms, ops_terms, leaving, connections, running } =
+            estate.shown.clone();
         let counts = estate.counts.clone();
         let notifier = notifier();
         let means = Means {
@@ -213,9 +222,12 @@ impl Daemon {
         if let Some(counts) = &counts {
             tasks.spawn(counts.clone().keep());
         }
+        let audit = audit.map(|audit| audit.spawn(&running, &mut tasks));
+        let log = audit.as_ref().map(|audit| audit.log().clone());
         let (traces, flush) = start_traces(traces, &metrics, &mut tasks);
         let pipeline =
             Pipeline::new(serving.clone(), Verifier::new(Clock::System), metrics.clone())
+                .audited_by(Auditor::new(log.clone()))
                 .with_traces(traces);
         let xks = Acceptor {
             terms: terms.subscribe(),
@@ -246,8 +258,8 @@ impl Daemon {
         let mut ops_tasks = JoinSet::new();
         for (socket, reach) in sockets.ops {
             announce(&socket, "serving health checks and metrics");
-            let service =
-                ops_listener::Ops::new(reach, serving.clone(), metrics.clone(), drain.watch());
+            let shown = (serving.clone(), metrics.clone(), log.clone());
+            let service = ops_listener::Ops::new(reach, shown, drain.watch());
             let (pulse, monitor) = pulse();
             loops.push(monitor);
             let acceptor = ops_acceptor(service, ops_terms.subscribe(), &ops_drain);
@@ -260,6 +272,7 @@ impl Daemon {
         }
         Ok(Self {
             _ops_drain: ops_drain,
+            audit,
             serving,
             tokens,
             drain,
@@ -311,12 +324,16 @@ impl Daemon {
         }
         self.drain.advance(Phase::Closing);
         let says = status::text(Phase::Closing, &self.serving);
-        let within = timeout + self.tokens.patience() + MARGIN;
+        let of_audit = self.audit.as_ref().map_or(Duration::ZERO, |_| audit::PATIENCE);
+        let within = timeout + of_audit + self.tokens.patience() + MARGIN;
         self.notifier.still_stopping(&says, within).await;
         let open = self.connections.count();
         tracing::info!(open, "closing: answering what was asked");
         if tokio::time::timeout(timeout, self.connections.closed()).await.is_err() {
             tracing::warn!(open = self.connections.count(), "connections did not end in time");
+        }
+        if let Some(audit) = &self.audit {
+            audit.stop().await;
         }
         let traces = self.traces.take();
         let flush = async {

@@ -220,11 +220,16 @@ impl Keystore {
         id: &'a ExternalKeyId,
     ) -> Result<Permit<'a>, Refused> {
         self.open(caller)?;
-        if self.settings.keys.iter().any(|rule| rule.allows(id)) {
+        if self.rule_for(id).is_some() {
             Ok(Permit { id, keystore: &self.settings, requests: &self.requests_by_key })
         } else {
             Err(Refused::KeyNotAllowed)
         }
+    }
+
+    /// The first of its key rules that allows this external key id.
+    pub fn rule_for(&self, id: &ExternalKeyId) -> Option<&KeyRule> {
+        self.settings.keys.iter().find(|rule| rule.allows(id))
     }
 }
 

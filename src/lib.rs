@@ -33,13 +33,14 @@
 //! |---|---|
 //! | 5 process | [`daemon`], [`cli`], [`doctor`], [`config`], [`telemetry`] |
 //! | 4 compose | [`server`] |
-//! | 3 act | [`operations`], [`lifecycle`], [`client`], [`conformance`], [`catalogue`], [`counts`], [`tls`], [`metrics`], [`traces`], [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
-//! | 2 decide | [`keystore`], [`limits`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`], [`hsm::transport`], [`counts::book`], [`counts::ledger`], [`counts::limit`], [`counts::store`] |
+//! | 3 act | [`operations`], [`lifecycle`], [`client`], [`conformance`], [`catalogue`], [`counts`], [`tls`], [`metrics`], [`traces`], [`audit`] but for what is pure in it, [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
+//! | 2 decide | [`keystore`], [`limits`], [`audit::record`], [`audit::chain`], [`audit::checkpoint`], [`audit::verify`] with [`audit::json`] and [`audit::line`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`], [`hsm::transport`], [`counts::book`], [`counts::ledger`], [`counts::limit`], [`counts::store`] |
 //! | 1 protocol | [`wire`], [`sigv4`] |
 //! | 0 words | [`names`], [`secret`], [`clock`] |
 //!
 //! The numbered rules in comments (`P-42`) are those of `docs/conformance.md`.
 
+pub mod audit;
 pub mod catalogue;
 pub mod cli;
 pub mod client;

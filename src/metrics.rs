@@ -3,6 +3,7 @@
 //! Label values come from closed sets or from names in the configuration, so that a stranger who
 //! sends requests can't create series. Units and names follow the Prometheus conventions.
 
+mod audit;
 mod counts;
 mod credentials;
 mod labels;
@@ -23,6 +24,7 @@ use crate::limits::Exceeded;
 use crate::names::{AccessKeyId, ExternalKeyId, KeystoreName, TokenName};
 use crate::operations::{Part, Trace};
 use crate::wire::health::HealthStatus;
+pub use audit::AuditMetrics;
 pub use labels::{Closed, QuotaOf, TracesDropped};
 use register::{counter, counters, float_gauge, gauge, gauges, histogram, histograms, int_gauges};
 pub use rotation::Rotated;
@@ -33,6 +35,7 @@ pub use token::{HsmCall, JobRefused, TokenMetrics};
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    audit: AuditMetrics,
     /// While it is written, one token's gauges take the place of another's.
     shown: RwLock<()>,
     requests: IntCounterVec,
@@ -281,6 +284,7 @@ impl Metrics {
                 "Requests whose spans were thrown away, by reason.",
                 &["reason"],
             ),
+            audit: AuditMetrics::new(r),
             registry: registry.clone(),
             shown: RwLock::default(),
         };
@@ -447,6 +451,11 @@ impl Metrics {
     /// The HSM encrypted under this key, whether or not the result was sent.
     pub fn key_encrypted(&self, keystore: &KeystoreName, key: &ExternalKeyId) {
         self.key_encryptions.with_label_values(&[keystore.as_str(), key.as_str()]).inc();
+    }
+
+    /// What counts for the audit log.
+    pub fn audit(&self) -> AuditMetrics {
+        self.audit.clone()
     }
 
     /// What counts for one token, shown from the start.

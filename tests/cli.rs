@@ -211,7 +211,7 @@ hint: did you mean `tokens.hsm.pin`?
 error: XKSD_KEYSTORES__DEMO__TOKENS: keystores.demo.tokens[0] = \"hms\": there is no [tokens.hms]
 hint: tokens: hsm
 error: xksd.toml: colour: is no known key
-hint: known here: fleet, keystores, log, ops, reload, server, state, tokens, traces, version
+hint: known here: audit, fleet, keystores, log, ops, reload, server, state, tokens, traces, version
 ";
     for line in ["config check", "serve", "keys list", "keys create a"] {
         setup.run_with(line, &variables).bad(78, faults);

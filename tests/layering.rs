@@ -11,6 +11,12 @@ const LAYERS: [&[&str]; 6] = [
     &["wire", "sigv4"],
     &[
         "keystore",
+        "audit::record",
+        "audit::chain",
+        "audit::checkpoint",
+        "audit::json",
+        "audit::line",
+        "audit::verify",
         "hsm::backend",
         "hsm::fault",
         "hsm::key",
@@ -27,6 +33,7 @@ const LAYERS: [&[&str]; 6] = [
     ],
     &[
         "operations",
+        "audit",
         "lifecycle",
         "client",
         "hsm",

@@ -110,6 +110,14 @@ impl Failure {
     }
 }
 
+/// Its errors, in one line.
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let errors: Vec<&str> = self.errors.iter().map(|(error, _)| error.as_str()).collect();
+        f.write_str(&errors.join("; "))
+    }
+}
+
 impl From<ConfigErrors> for Failure {
     fn from(errors: ConfigErrors) -> Self {
         let ConfigErrors { faults, warnings, .. } = errors;

@@ -4,6 +4,7 @@
 //! and an exit code of [`Exit`].
 
 mod access;
+mod audit;
 mod bench;
 mod config;
 mod conformance;
@@ -34,7 +35,7 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, conformance a broken rule, bench bad answers, or keys verify a difference, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
+const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, conformance a broken rule, bench bad answers, keys verify or audit verify a difference, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
     error, 71 refused by the operating system, 73 cannot be created or changed, 74 a file cannot be read or output not be written, \
     77 PIN refused, 78 configuration.";
 
@@ -48,6 +49,9 @@ enum Command {
     /// Make, list, rotate, disable and destroy the keys of HSM tokens
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Verify and search the audit log, and make the key that signs it
+    #[command(subcommand)]
+    Audit(audit::Audit),
     /// Make, list, revoke and export the credentials that KMS signs with
     #[command(subcommand)]
     Credentials(credentials::Credentials),
@@ -98,6 +102,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(serve) => serve.run(),
         Command::Config(config) => config.run(),
         Command::Keys(keys) => keys.run(),
+        Command::Audit(audit) => audit.run(),
         Command::Credentials(credentials) => credentials.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Conformance(conformance) => conformance.run(),

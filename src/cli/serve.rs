@@ -83,6 +83,8 @@ fn failure(error: StartError, addresses: &[(&'static str, SocketAddr)]) -> Failu
         StartError::Tls(_) | StartError::Keystores(_) => {
             Failure::new(Exit::Config, &error).hint("`xksd config check` names every fault")
         }
+        StartError::Audit(_) => Failure::new(Exit::OsError, &error)
+            .hint("the setting is audit.directory; each proxy has one of its own"),
         StartError::Control(_) => {
             let hint = "another process may have it, or its directory be missing or another's";
             Failure::new(Exit::OsError, &error).hint(hint)

@@ -1,10 +1,11 @@
 //! The configuration: what a file and the environment say, as the settings of every component.
 //!
 //! [`load`] reads the file and the overrides as one tree of values (`source`), takes it apart
-//! section by section (`server`, `traces`, `tokens`, `keystores`) through a `reader` that collects
-//! every fault in a `report`, and gives a [`Config`] that is valid as a whole, or all [`ConfigErrors`].
-//! Each key is read at one place, and there its default stands, written as in the file.
+//! section by section (`server`, `traces`, `tokens`, `audit`, `keystores`) through a `reader` that
+//! collects every fault in a `report`, and gives a [`Config`] that is valid as a whole, or all
+//! [`ConfigErrors`]. Each key is read at one place, and there its default stands, written as in the file.
 
+mod audit;
 mod command;
 mod credentials;
 mod fault;
@@ -37,6 +38,7 @@ pub use secrets::{CREDENTIALS_DIRECTORY, SecretPlaces, SecretSource};
 use reader::{Section, Shape};
 use report::{Report, Wrong};
 
+use crate::audit::log;
 use crate::hsm::pkcs11::TokenSelector;
 use crate::hsm::profile::Profile;
 use crate::hsm::token;
@@ -60,6 +62,8 @@ pub struct Config {
     pub ops: Ops,
     /// Where logs go and what is in them.
     pub log: telemetry::Settings,
+    /// The audit log, if there is to be one.
+    pub audit: Option<log::Settings>,
     /// Where traces go, if anywhere.
     pub traces: Option<crate::traces::Settings>,
     /// How many proxies serve this endpoint (P-60).
@@ -191,6 +195,7 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
     let reload_on_change = server::reload(&mut root);
     let state_directory = limits::state_directory(&mut root);
     let tokens = tokens::tokens(&mut root);
+    let audit = audit::audit(&mut root, &tokens.names);
     // One that is at fault is not missing as well.
     let has_state = state_directory.as_ref().is_none_or(Option::is_some);
     let keystores = keystores::keystores(&mut root, &tokens.names, has_state);
@@ -200,6 +205,7 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
         server: server?,
         ops: ops?,
         log: log?,
+        audit: audit?,
         traces: traces?,
         fleet_size: fleet_size?,
         state_directory: state_directory?,

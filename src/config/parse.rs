@@ -45,6 +45,36 @@ pub(super) fn duration_within(
     }
 }
 
+/// The units of sizes, largest first, in bytes.
+const SIZES: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+/// Reads a size in bytes: a whole number and one unit, `64KiB`, `256MiB`, `1GiB`.
+pub(super) fn size(text: &str) -> Result<u64, Wrong> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor = SIZES.iter().find(|(name, _)| *name == unit).map(|(_, factor)| factor);
+    factor.and_then(|factor| number.parse::<u64>().ok()?.checked_mul(*factor)).ok_or_else(|| {
+        let problem = "must be a size: a whole number and KiB, MiB or GiB";
+        Wrong::from(problem).hint("for instance \"256MiB\"")
+    })
+}
+
+/// Reads a size within bounds, both written as sizes are.
+pub(super) fn size_within(
+    smallest: &'static str,
+    largest: &'static str,
+) -> impl Fn(&str) -> Result<u64, Wrong> {
+    let bound = |text| size(text).expect("bounds are written as sizes are");
+    let range = bound(smallest)..=bound(largest);
+    move |text| {
+        let size = size(text)?;
+        if range.contains(&size) {
+            return Ok(size);
+        }
+        Err(format!("must be {smallest} to {largest}").into())
+    }
+}
+
 /// Reads a whole number within bounds.
 pub(super) fn number_within<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Result<T, Wrong>
 where
@@ -108,6 +138,21 @@ mod tests {
         for text in ["", "5", "s", "5 s", "5S", "-5s", "+5s", "1.5s", "5s5s", "5min", &too_long] {
             assert!(duration(text).is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn sizes_are_a_number_and_a_unit() {
+        for (text, bytes) in [("0KiB", 0), ("64KiB", 65_536), ("3MiB", 3 << 20), ("1GiB", 1 << 30)]
+        {
+            assert_eq!(size(text).unwrap(), bytes, "{text}");
+        }
+        let too_large = format!("{}GiB", u64::MAX);
+        for text in ["", "5", "MiB", "5 MiB", "5MB", "5mib", "-5MiB", "1.5MiB", &too_large] {
+            assert!(size(text).is_err(), "{text:?}");
+        }
+        let parse = size_within("64KiB", "1MiB");
+        assert!(parse("64KiB").is_ok() && parse("1MiB").is_ok());
+        assert!(parse("63KiB").is_err() && parse("1025KiB").is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! [`Report`], and reading goes on. What nobody took from a [`Section`] is an unknown key.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -33,6 +33,8 @@ pub(super) struct Section<'a> {
     pub(super) report: &'a Report,
     path: String,
     values: BTreeMap<String, Value>,
+    /// The keys of those values that were taken.
+    given: BTreeSet<&'static str>,
     known: Vec<&'static str>,
     /// It is no table, or has names of the operator's: nothing is missing and nothing is unknown.
     is_closed: Cell<bool>,
@@ -41,7 +43,8 @@ pub(super) struct Section<'a> {
 impl<'a> Section<'a> {
     /// The top of the configuration.
     pub(super) fn root(report: &'a Report, values: BTreeMap<String, Value>) -> Self {
-        Self { report, path: String::new(), values, known: Vec::new(), is_closed: Cell::new(false) }
+        let (path, given, known, is_closed) = Default::default();
+        Self { report, path, values, given, known, is_closed }
     }
 
     fn new(report: &'a Report, path: String, value: Option<Value>) -> Self {
@@ -66,6 +69,11 @@ impl<'a> Section<'a> {
     /// Records a fault of one of its keys.
     pub(super) fn fault(&self, key: &str, value: Option<String>, wrong: impl Into<Wrong>) {
         self.report.fault(&self.path(key), value, wrong.into());
+    }
+
+    /// Whether the key was there before it was taken.
+    pub(super) fn was_given(&self, key: &str) -> bool {
+        self.given.contains(key)
     }
 
     /// Whether the key is there.
@@ -250,7 +258,11 @@ impl<'a> Section<'a> {
     ) -> Option<Value> {
         self.known.push(key);
         self.report.note_asked(self.path(key), default);
-        self.values.remove(key)
+        let value = self.values.remove(key);
+        if value.is_some() {
+            self.given.insert(key);
+        }
+        value
     }
 
     fn scalar<T>(

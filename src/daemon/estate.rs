@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::audit::client_subject;
 use super::candidates::{self, Candidate, Objection};
 use super::fixed::Fixed;
 use super::groups::Groups;
@@ -16,6 +17,7 @@ use super::plan::{Pin, Plan, View};
 use super::tokens::{Started, Surroundings, Tokens};
 use super::transport::Transport;
 use super::{StartError, changes};
+use crate::audit::sealer::Running;
 use crate::clock::Deadline;
 use crate::config::{Config, CredentialPlace};
 use crate::counts::Counts;
@@ -50,6 +52,8 @@ pub(super) struct Shown {
     pub(super) ops_terms: watch::Sender<Arc<Terms>>,
     pub(super) leaving: watch::Sender<Leaving>,
     pub(super) connections: Arc<Connections>,
+    /// For whoever uses a token by its name.
+    pub(super) running: watch::Sender<Running>,
 }
 
 /// What is in force.
@@ -157,6 +161,7 @@ impl Estate {
             counts: counts.clone(),
             limits: wire::limits::Limits::default(),
             deadline: server.deadline,
+            client_subject: client_subject(&server.transport),
         };
         transport.show(&metrics);
         metrics.configured(0);
@@ -170,6 +175,7 @@ impl Estate {
                 timeout: server.drain_timeout,
             }),
             connections: Connections::new(limits.max_connections),
+            running: watch::Sender::new(running(&in_use)),
         };
         Ok(Self {
             shown,
@@ -325,6 +331,7 @@ impl Estate {
             counts: self.counts.clone(),
             limits: before.limits,
             deadline: server.deadline,
+            client_subject: client_subject(&server.transport),
         });
         drop(before);
         for Candidate { started, before } in &candidates {
@@ -334,6 +341,7 @@ impl Estate {
         }
         let groups_before = std::mem::replace(&mut self.groups, groups);
         let in_use_before = std::mem::replace(&mut self.in_use, in_use);
+        self.shown.running.send_replace(running(&self.in_use));
         for name in in_use_before.keys().filter(|name| !self.in_use.contains_key(*name)) {
             changes.push(format!("token {name}: removed"));
             self.metrics.hide(name);
@@ -431,4 +439,8 @@ fn refused(objections: Vec<Objection>) -> Refused {
     let order = [Refusal::PinRefused, Refusal::Configuration, Refusal::Unavailable];
     let refusal = order.into_iter().find(|refusal| of(*refusal)).unwrap_or(Refusal::Configuration);
     Refused { refusal, faults: objections.into_iter().map(|(_, finding)| finding).collect() }
+}
+
+fn running(in_use: &BTreeMap<TokenName, Arc<Started>>) -> Running {
+    in_use.iter().map(|(name, started)| (name.clone(), started.token.clone())).collect()
 }

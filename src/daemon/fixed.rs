@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use crate::audit::log;
 use crate::config::{Config, Transport};
 use crate::telemetry::Format;
 use crate::traces::sampler::Ratio;
@@ -19,6 +20,7 @@ pub(super) struct Fixed {
     state_directory: Option<PathBuf>,
     /// Where traces go, and of how many requests.
     traces: Option<(String, Ratio)>,
+    audit: Option<log::Settings>,
 }
 
 impl Fixed {
@@ -35,6 +37,7 @@ impl Fixed {
                 .traces
                 .as_ref()
                 .map(|traces| (traces.collector.endpoint().base(), traces.ratio)),
+            audit: config.audit.clone(),
         }
     }
 
@@ -50,6 +53,7 @@ impl Fixed {
             ("log.format", self.log_format != other.log_format),
             ("state.directory", self.state_directory != other.state_directory),
             ("traces", self.traces != other.traces),
+            ("audit", self.audit != other.audit),
         ];
         differences.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }

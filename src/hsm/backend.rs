@@ -40,6 +40,38 @@ pub struct Sealed {
     pub tag: [u8; TAG_LEN],
 }
 
+/// How a key signs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Signing {
+    /// ECDSA over P-256: of a SHA-256 hash, as r and s of 32 bytes each.
+    EcdsaP256,
+    /// HMAC with SHA-256: of a message of any length, 32 bytes.
+    HmacSha256,
+}
+
+impl Signing {
+    /// Its name in records and reports.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EcdsaP256 => "ECDSA-P256-SHA256",
+            Self::HmacSha256 => "HMAC-SHA256",
+        }
+    }
+
+    /// Reads it.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::EcdsaP256, Self::HmacSha256].into_iter().find(|known| known.as_str() == name)
+    }
+
+    /// Length of a signature, as the token gives it.
+    pub fn signature_len(self) -> usize {
+        match self {
+            Self::EcdsaP256 => 64,
+            Self::HmacSha256 => 32,
+        }
+    }
+}
+
 /// Who made the token, for GetHealthStatus and the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TokenIdentity {
@@ -112,6 +144,9 @@ pub trait Session {
 
     /// Makes an AES-256 key that lives no longer than this session, for probes (P-61).
     fn make_probe_key(&mut self) -> Result<ObjectHandle, Fault>;
+
+    /// Signs a hash or a message, as [`Signing`] says; gives [`Signing::signature_len`] bytes.
+    fn sign(&mut self, key: ObjectHandle, how: Signing, input: &[u8]) -> Result<Vec<u8>, Fault>;
 }
 
 /// A session that may also change the token. No daemon ever has one.
@@ -127,6 +162,12 @@ pub trait Administration: Session + Transport {
 
     /// Gives an object this state, in one C_SetAttributeValue of its `CKA_ID`.
     fn write_state(&mut self, object: ObjectHandle, state: &KeyState) -> Result<(), Fault>;
+
+    /// Has the token make a key of this label that signs and never leaves it: a pair for ECDSA.
+    fn generate_signing_key(&mut self, label: &str, how: Signing) -> Result<(), Fault>;
+
+    /// `CKA_EC_POINT` of the public keys of this label.
+    fn public_points(&mut self, label: &str) -> Result<Vec<Vec<u8>>, Fault>;
 
     /// Destroys an object for good.
     fn destroy(&mut self, object: ObjectHandle) -> Result<(), Fault>;

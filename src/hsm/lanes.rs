@@ -14,6 +14,8 @@ pub enum Lane {
     Keystore(KeystoreName),
     /// Nobody's: work of xksd's own, such as proofs that two tokens hold the same keys.
     Internal,
+    /// Checkpoints of the audit log: one at a time, and each waits as long as it must.
+    Audit,
 }
 
 /// Where a job would stand.

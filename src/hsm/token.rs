@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
 
-use super::backend::{Backend, ObjectHandle, Sealed, TAG_LEN, TokenIdentity};
+use super::backend::{Backend, ObjectHandle, Sealed, Signing, TAG_LEN, TokenIdentity};
 use super::fault::Fault;
 use super::lanes::Lane;
 use super::shared::Shared;
@@ -172,6 +172,7 @@ impl Job {
         match self.work {
             Work::Encrypt { reply, .. } => drop(reply.send((Err(error), Instant::now()))),
             Work::Decrypt { reply, .. } => drop(reply.send((Err(error), Instant::now()))),
+            Work::Sign { reply, .. } => drop(reply.send((Err(error), Instant::now()))),
         }
     }
 
@@ -190,6 +191,7 @@ impl Job {
 pub(super) enum Work {
     Encrypt { key: ObjectHandle, aad: Arc<[u8]>, plaintext: Arc<Plaintext>, reply: Reply<Sealed> },
     Decrypt { key: ObjectHandle, opening: Arc<Opening>, reply: Reply<Plaintext> },
+    Sign { key: ObjectHandle, how: Signing, input: Vec<u8>, reply: Reply<Vec<u8>> },
 }
 
 impl Work {
@@ -198,7 +200,14 @@ impl Work {
         match self {
             Self::Encrypt { reply, .. } => reply.is_closed(),
             Self::Decrypt { reply, .. } => reply.is_closed(),
+            Self::Sign { reply, .. } => reply.is_closed(),
         }
+    }
+
+    /// Whether the token's speed is told by it. A signature takes another time than what requests ask
+    /// for, and nobody's request waits for it.
+    pub(super) fn is_telling(&self) -> bool {
+        !matches!(self, Self::Sign { .. })
     }
 }
 
@@ -363,6 +372,22 @@ impl Token {
         deadline: Deadline,
     ) -> Timed<Plaintext> {
         self.submit(lane, deadline, |reply| Work::Decrypt { key, opening, reply }).await
+    }
+
+    /// Signs a hash or a message, as [`Signing`] says, for the audit log.
+    ///
+    /// # Errors
+    /// See [`TokenError`].
+    pub async fn sign(
+        &self,
+        key: ObjectHandle,
+        how: Signing,
+        input: Vec<u8>,
+        deadline: Deadline,
+    ) -> Result<Vec<u8>, TokenError> {
+        self.submit(&Lane::Audit, deadline, |reply| Work::Sign { key, how, input, reply })
+            .await
+            .result
     }
 
     /// The keys as they were last read; `None` before the first reading.

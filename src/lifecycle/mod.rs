@@ -9,6 +9,7 @@
 //!   that is in force, and the next command writes it to the tokens that lack it;
 //! - after its last call a command looks again, and acts on what others did meanwhile.
 
+mod audit_key;
 mod birth;
 mod change;
 mod destroy;
@@ -21,7 +22,9 @@ mod ready;
 mod replicate;
 mod survey;
 mod verify;
+mod witness;
 
+pub use audit_key::{audit_key, audit_public_keys, hmac, make_audit_key};
 pub use birth::{Birth, Follow, Kind, Order, bear, begin, begun, wish};
 pub use change::{Change, Plan, Write, apply, plan};
 pub use destroy::{Doomed, destroy, doomed};
@@ -32,6 +35,7 @@ pub use office::{Failed, Office};
 pub use replicate::{Copies, Copy, copies, replicate};
 pub use survey::{Held, Object, Survey};
 pub use verify::{Agreement, Verified, verify};
+pub use witness::{Observer, watched, watched_officer};
 
 use crate::hsm::fault::Fault;
 use crate::hsm::state::Date;

@@ -30,7 +30,8 @@ pub enum Part {
     Queue,
     /// A session of the HSM works on a job.
     Hsm,
-    /// The answer is written, or the error turned into the protocol's words.
+    /// The answer is written, or the error turned into the protocol's words; where answers wait for the
+    /// audit log, that too.
     Respond,
 }
 

@@ -7,6 +7,7 @@
 //! [`control`] an administrator of this machine. [`pulse`] tells whether a listener is alive.
 
 pub mod activity;
+pub mod audited;
 pub mod connections;
 pub mod control;
 pub mod drain;

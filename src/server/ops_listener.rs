@@ -15,6 +15,7 @@ use tower_service::Service;
 use super::drain::{Draining, Phase};
 use super::listener::{Connection, Serve};
 use super::serving::Serving;
+use crate::audit::log::{Log, Unrecorded};
 use crate::metrics::Metrics;
 use crate::operations;
 use crate::wire::health::HealthStatus;
@@ -40,6 +41,7 @@ pub struct Ops {
 struct Shown {
     serving: Arc<Serving>,
     metrics: Arc<Metrics>,
+    audit: Option<Log>,
     draining: Draining,
 }
 
@@ -47,8 +49,7 @@ impl Ops {
     /// Answers what this reach allows.
     pub fn new(
         reach: Reach,
-        serving: Arc<Serving>,
-        metrics: Arc<Metrics>,
+        (serving, metrics, audit): (Arc<Serving>, Arc<Metrics>, Option<Log>),
         draining: Draining,
     ) -> Self {
         let mut router = Router::new();
@@ -61,7 +62,7 @@ impl Ops {
         let router = router
             .fallback(async || (StatusCode::NOT_FOUND, "nothing is here\n"))
             .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "GET only\n"))
-            .with_state(Shown { serving, metrics, draining });
+            .with_state(Shown { serving, metrics, audit, draining });
         Self { router }
     }
 }
@@ -83,10 +84,17 @@ async fn live() -> &'static str {
 }
 
 /// P-9: whether this instance should receive traffic. Not while it leaves, and not while there is
-/// no key store of which a token serves.
+/// no key store of which a token serves, or what is served can't be recorded and must be.
 async fn ready(State(shown): State<Shown>) -> impl IntoResponse {
     if shown.draining.phase() != Phase::Serving {
         return (StatusCode::SERVICE_UNAVAILABLE, "leaving\n");
+    }
+    if let Some(Err(why)) = shown.audit.map(|audit| audit.outlook()) {
+        let text = match why {
+            Unrecorded::Failing => "the audit log cannot be written\n",
+            Unrecorded::Behind => "the audit log is not written in time\n",
+        };
+        return (StatusCode::SERVICE_UNAVAILABLE, text);
     }
     if shown.serving.current().groups.values().any(|group| group.serves()) {
         (StatusCode::OK, "ok\n")

@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
+use super::audited::Auditor;
 use super::record::Record;
 use super::rescue::{Failure, Rescued};
 use super::serving::{Lease, Serving};
+use crate::audit::record::Decision;
 use crate::clock::Deadline;
 use crate::counts::Counts;
 use crate::hsm::fleet::Group;
 use crate::hsm::lanes::Lane;
-use crate::keystore::{Keystore, Keystores};
+use crate::keystore::{Keystore, Keystores, Permit, Refused};
 use crate::limits::Admission;
 use crate::metrics::Metrics;
 use crate::names::{ExternalKeyId, KeystoreName};
@@ -45,6 +47,8 @@ pub struct Snapshot {
     pub limits: Limits,
     /// Time for a request, from its head (P-8).
     pub deadline: Duration,
+    /// The subject without which TLS accepts no client, for audit records.
+    pub client_subject: Option<String>,
 }
 
 /// Serves requests.
@@ -54,6 +58,7 @@ pub struct Pipeline {
     verifier: Verifier,
     metrics: Arc<Metrics>,
     traces: Option<Traces>,
+    auditor: Auditor,
 }
 
 /// The head of a request, as it arrived.
@@ -87,7 +92,13 @@ pub struct Answer {
 impl Pipeline {
     /// Serves each request by the snapshot of its time.
     pub fn new(serving: Arc<Serving>, verifier: Verifier, metrics: Arc<Metrics>) -> Self {
-        Self { serving, verifier, metrics, traces: None }
+        Self { serving, verifier, metrics, traces: None, auditor: Auditor::default() }
+    }
+
+    /// The same, with an audit log.
+    #[must_use]
+    pub fn audited_by(self, auditor: Auditor) -> Self {
+        Self { auditor, ..self }
     }
 
     /// The same, with traces of what is served.
@@ -113,7 +124,7 @@ impl Pipeline {
         if let (Some((whose, limit)), Some(keystore)) = (over, &record.keystore) {
             self.metrics.over_quota(keystore, whose, limit);
         }
-        let result = result.map_err(Rescued::from);
+        let result = self.auditor.record(&mut record, result).await;
         let authenticated = record.access_key_id.is_some();
         record.close(result.as_ref().map(|_| ()), &self.metrics, self.traces.as_ref());
         Answer { result, authenticated }
@@ -137,6 +148,8 @@ impl Pipeline {
         let body = body?;
         let caller = self.verify(head, body.as_ref(), keystore)?;
         record.caller(&caller);
+        // Before the HSM is used: what can't be recorded may have to be refused.
+        record.admitted = self.auditor.admit(&now, keystore, &caller, (&route, deadline))?;
         record.trace.begin(Part::Authorize);
         keystore.open(&caller)?;
         let group = &now.groups[keystore.name()];
@@ -184,6 +197,7 @@ impl Pipeline {
             }
             Err(failure) => {
                 self.metrics.authentication_failed(name, failure.reason());
+                self.auditor.refused(name, failure.reason());
                 Err(failure.into())
             }
         }
@@ -221,14 +235,25 @@ struct KeyCall<'a> {
     deadline: Deadline,
 }
 
-impl KeyCall<'_> {
+impl<'k> KeyCall<'k> {
+    /// The key store's word on the key's name, noted for the record.
+    fn permit(&self, record: &mut Record) -> Result<Permit<'k>, Refused> {
+        let rule = self.keystore.rule_for(self.id).map(|rule| format!("key-rule:{rule}"));
+        let permit = self.keystore.permit(&self.caller, &self.admission, self.id);
+        record.decision = match permit {
+            Ok(_) => Decision::Allowed(rule.into_iter().collect()),
+            Err(_) => Decision::Denied(Vec::new()),
+        };
+        permit
+    }
+
     async fn describe(
         &mut self,
         body: &[u8],
         record: &mut Record,
     ) -> Result<ResponseBody, Failure> {
         record.metadata = MetadataRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
-        let permit = self.keystore.permit(&self.caller, &self.admission, self.id)?;
+        let permit = self.permit(record)?;
         let mut call = self.call(record);
         let answer = operations::describe(&mut call, &permit).await?;
         record.trace.begin(Part::Respond);
@@ -243,7 +268,7 @@ impl KeyCall<'_> {
     ) -> Result<ResponseBody, Failure> {
         let mut request = EncryptRequest::parse(body, limits).map_err(|r| rejected(r, record))?;
         record.metadata = std::mem::take(&mut request.metadata);
-        let permit = self.keystore.permit(&self.caller, &self.admission, self.id)?;
+        let permit = self.permit(record)?;
         let mut call = self.call(record);
         let answer = operations::encrypt(&mut call, &permit, request).await?;
         record.trace.begin(Part::Respond);
@@ -258,7 +283,7 @@ impl KeyCall<'_> {
     ) -> Result<ResponseBody, Failure> {
         let mut request = DecryptRequest::parse(body, limits).map_err(|r| rejected(r, record))?;
         record.metadata = std::mem::take(&mut request.metadata);
-        let permit = self.keystore.permit(&self.caller, &self.admission, self.id)?;
+        let permit = self.permit(record)?;
         let mut call = self.call(record);
         let answer = operations::decrypt(&mut call, &permit, request).await?;
         record.trace.begin(Part::Respond);

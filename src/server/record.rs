@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use tracing::field::display;
 
+use super::audited::Admitted;
 use super::rescue::{Rescued, Severity};
+use crate::audit::record::Decision;
 use crate::metrics::Metrics;
 use crate::names::{AccessKeyId, KeystoreName, Region};
 use crate::operations::{Part, Trace};
@@ -34,6 +36,10 @@ pub struct Record {
     pub metadata: RequestMetadata,
     /// What the operation left.
     pub trace: Trace,
+    /// Whether the caller may use the key, and by which rule.
+    pub decision: Decision,
+    /// Room in the audit log, once the caller is known and if there is one.
+    pub admitted: Option<Admitted>,
 }
 
 impl Record {
@@ -48,6 +54,8 @@ impl Record {
             region: None,
             metadata: RequestMetadata::default(),
             trace: Trace::default(),
+            decision: Decision::None,
+            admitted: None,
         }
     }
 
@@ -55,6 +63,16 @@ impl Record {
     pub fn caller(&mut self, caller: &Verified) {
         self.access_key_id = Some(caller.access_key_id().clone());
         self.region = Some(caller.region().clone());
+    }
+
+    /// Who sent the request.
+    pub fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// Time since its head had arrived.
+    pub fn took(&self) -> Duration {
+        self.arrived.elapsed()
     }
 
     /// When the head of the request had arrived.

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use crate::audit::log::Unrecorded;
 use crate::counts::NotCounted;
 use crate::hsm::fault::FaultKind;
 use crate::hsm::key::KeyFault;
@@ -50,6 +51,9 @@ pub enum Failure {
     /// The operation failed.
     #[error("{0}")]
     Operation(#[from] OperationError),
+    /// What is served must be recorded, and can't be.
+    #[error("{0}")]
+    Unrecorded(#[from] Unrecorded),
     /// A defect of ours.
     #[error("panicked while serving the request: this is a defect of xksd, please report it")]
     Panicked,
@@ -164,6 +168,19 @@ fn translate(failure: &Failure) -> Translation {
             return (name, error.to_string().into(), Caller);
         }
         Failure::Operation(error) => return operation(*error),
+        Failure::Unrecorded(Unrecorded::Failing) => (
+            Internal,
+            "the external key store proxy cannot write its audit log, and is configured to serve \
+             nothing that it cannot record: its log has the details",
+            Act,
+        ),
+        // P-8: another try, or another proxy, may find it in time.
+        Failure::Unrecorded(Unrecorded::Behind) => (
+            DependencyTimeout,
+            "the external key store proxy did not write its audit log in time, and is configured \
+             to serve nothing that it cannot record: its disk is slow",
+            Act,
+        ),
         Failure::Panicked => (
             Internal,
             "the external key store proxy met a defect of its own while serving this request: \
@@ -408,8 +425,10 @@ mod tests {
         let faults = codes::ALL.iter().flat_map(|&(code, _)| {
             ["C_EncryptInit", "C_Decrypt"].map(|function| Fault::returned(function, code))
         });
+        let unrecorded = [Unrecorded::Failing, Unrecorded::Behind].map(Failure::Unrecorded);
         [Path, Method, BodyTooLarge, BodyLate, BodyBroken, Panicked]
             .into_iter()
+            .chain(unrecorded)
             .chain(refusals.map(Failure::Refused))
             .chain(operations.map(Operation))
             .chain(faults.map(|fault| Operation(OperationError::Token(fault.into()))))

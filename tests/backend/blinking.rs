@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use xksd::hsm::backend::{ChangeableAttributes, IV_LEN, ObjectHandle, Sealed, Session, TAG_LEN};
+use xksd::hsm::backend::{
+    ChangeableAttributes, IV_LEN, ObjectHandle, Sealed, Session, Signing, TAG_LEN,
+};
 use xksd::hsm::fault::Fault;
 use xksd::hsm::key::KeyAttributes;
 use xksd::secret::Plaintext;
@@ -56,5 +58,9 @@ impl Session for Blinking {
 
     fn make_probe_key(&mut self) -> Result<ObjectHandle, Fault> {
         self.session.make_probe_key()
+    }
+
+    fn sign(&mut self, key: ObjectHandle, how: Signing, input: &[u8]) -> Result<Vec<u8>, Fault> {
+        self.session.sign(key, how, input)
     }
 }

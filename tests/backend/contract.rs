@@ -82,6 +82,8 @@ clauses!(
     probe_key,
     random,
     threads,
+    ecdsa,
+    hmac,
 );
 
 /// An object that no tool of ours would make: SoftHSM2 has trouble with its dates.

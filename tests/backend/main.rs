@@ -1,6 +1,7 @@
 //! The HSM side, from the outside: backends by one contract, a token by what its threads do.
 
 mod arrival;
+mod audit;
 mod blinking;
 mod catalogue;
 mod contract;

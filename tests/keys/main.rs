@@ -1,5 +1,6 @@
 //! `xksd keys` by transcript: what it does to tokens, and what it leaves when it is stopped half-way.
 
+mod audit;
 mod change;
 mod crash;
 mod destroy;

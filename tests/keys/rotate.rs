@@ -258,5 +258,8 @@ fn a_key_of_a_key_store_that_writes_the_sample_proxys_format_is_not_rotated() {
     let lines = "accept_ciphertexts_of = \"aws-sample\"\nencrypt_as = \"aws-sample\"\n";
     house.configure("[keystores.demo]\n", lines);
     house.run("rotate key").bad(73, &["which know no versions", "take `encrypt_as` out of"]);
+    house.file("material", &[7; 32]);
+    let import = house.run("import key --material material --next-version");
+    import.bad(73, &["which know no versions"]);
     assert_eq!(versions(&house, "key"), [(0, "enabled".to_owned())]);
 }

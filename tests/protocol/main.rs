@@ -5,6 +5,8 @@
 //! one of their own. They run in parallel and never sleep to let something happen.
 
 mod activation;
+mod audit;
+mod audit_disk;
 mod aws_sample;
 mod bad_requests;
 mod bodies;

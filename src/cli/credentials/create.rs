@@ -4,7 +4,8 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::failure::{print, say};
-use super::{ConfigFile, Failure, directory, make_known, store};
+use super::super::keys::clerk::Clerk;
+use super::{CREATE, ConfigFile, Failure, configuration, directory, make_known, store};
 use crate::names::KeystoreName;
 
 #[derive(Debug, Args)]
@@ -20,9 +21,17 @@ pub(in crate::cli) struct Create {
 }
 
 impl Create {
-    pub(super) fn run(&self) -> Result<(), Failure> {
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
         let directory = directory(&self.config, &self.keystore)?;
+        match configuration(&self.config) {
+            Ok(config) => clerk.begin(config.audit.as_ref(), &[])?,
+            // As long as this credential is missing, for one.
+            Err(_) => say(
+                "the configuration has faults yet: this is recorded in no audit log, if it has one",
+            ),
+        }
         let (id, file) = store::create(&directory)?;
+        clerk.note(CREATE, id.as_str(), &Ok(()));
         let keystore = self.keystore.as_str();
         say(&format!("made credential {id} of key store `{keystore}` in `{}`", file.display()));
         let known = make_known(&self.config);

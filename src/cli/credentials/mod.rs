@@ -13,10 +13,14 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use super::failure::say;
+use super::keys::clerk::{Action, Clerk};
 use super::reload::{refused, reload};
 use super::startup::{configuration, credentials_directories};
 use super::{ConfigFile, Exit, Failure};
 use crate::names::KeystoreName;
+
+/// What audit records call the change.
+const CREATE: &str = "create_credential";
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Credentials {
@@ -32,13 +36,24 @@ pub(super) enum Credentials {
 
 impl Credentials {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
-        match self {
-            Self::Create(create) => create.run(),
+        let clerk = Clerk::of(self.action());
+        let outcome = match self {
+            Self::Create(create) => create.run(&clerk),
             Self::List(list) => list.run(),
-            Self::Revoke(revoke) => revoke.run(),
+            Self::Revoke(revoke) => revoke.run(&clerk),
             Self::Export(export) => export.run(),
-        }?;
-        Ok(ExitCode::SUCCESS)
+        };
+        clerk.end(&outcome);
+        outcome.map(|()| ExitCode::SUCCESS)
+    }
+
+    /// What the command changes, for the audit log.
+    fn action(&self) -> Option<Action> {
+        match self {
+            Self::Create(_) => Some(Action { name: "credentials create", key: None }),
+            Self::Revoke(_) => Some(Action { name: "credentials revoke", key: None }),
+            Self::List(_) | Self::Export(_) => None,
+        }
     }
 }
 

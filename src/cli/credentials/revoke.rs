@@ -6,8 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::failure::{print, say};
+use super::super::keys::clerk::Clerk;
 use super::list::{now, rows};
-use super::{ConfigFile, Exit, Failure, configuration, directory, make_known, store};
+use super::{CREATE, ConfigFile, Exit, Failure, configuration, directory, make_known, store};
 use crate::config::CredentialPlace;
 use crate::names::{AccessKeyId, KeystoreName};
 
@@ -32,7 +33,7 @@ pub(in crate::cli) struct Revoke {
 }
 
 impl Revoke {
-    pub(super) fn run(&self) -> Result<(), Failure> {
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
         let (id, name) = (&self.id, &self.keystore);
         let config = configuration(&self.config)?;
         let mut mine: Vec<CredentialPlace> = config.credentials;
@@ -57,12 +58,18 @@ impl Revoke {
                 ));
         }
         self.confirm()?;
+        clerk.begin(config.audit.as_ref(), &[])?;
         // A key store without any would be none that can be served.
         let next = match is_last {
             true => Some(store::create(&directory(&self.config, name)?)?.0),
             false => None,
         };
-        store::remove(file)?;
+        if let Some(next) = &next {
+            clerk.note(CREATE, next.as_str(), &Ok(()));
+        }
+        let removed = store::remove(file);
+        clerk.note("remove_credential", id.as_str(), &removed);
+        removed?;
         say(&format!("removed `{}`", file.display()));
         if let Some(next) = &next {
             say(&format!("made credential {next} in its place"));

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::super::failure::{print, say};
 use super::change::Object;
+use super::clerk::{Action, Clerk};
 use super::scope::{Scope, Unnamed, conclude};
 use super::{Exit, Failure, words};
 use crate::hsm::backend::{Leaves, NewKeyUsage};
@@ -132,9 +133,14 @@ impl FromStr for KeyUsage {
 }
 
 impl Create {
-    pub(super) fn run(&self) -> Result<(), Failure> {
+    pub(super) fn action(&self) -> Option<Action> {
+        let action = || Action { name: "keys create", key: Some(self.id.to_string()) };
+        (!self.dry_run).then(action)
+    }
+
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
         let unnamed = if self.replicable { Unnamed::Group } else { Unnamed::One };
-        let mut office = self.scope.open(unnamed)?;
+        let mut office = self.scope.open(unnamed, clerk)?;
         let order = order(Kind::Create(self.usage.0), self.replicable, Duration::ZERO);
         let order = match self.under_trusted {
             true => Order { leaves: Leaves::UnderTrusted, ..order },
@@ -158,23 +164,20 @@ impl Create {
 }
 
 impl Rotate {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        if let Some(keystore) = self.scope.knows_no_versions(&self.id)? {
-            let failure = format!(
-                "key store `{keystore}` writes the ciphertexts of AWS's sample proxy, which know no \
-                 versions: with a second one nothing could be encrypted under `{}`",
-                self.id
-            );
-            let hint = format!("first take `encrypt_as` out of [keystores.{keystore}], for good");
-            return Err(Failure::new(Exit::CannotCreate, failure).hint(hint));
-        }
+    pub(super) fn action(&self) -> Option<Action> {
+        let action = || Action { name: "keys rotate", key: Some(self.id.to_string()) };
+        (!self.dry_run).then(action)
+    }
+
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
+        self.scope.expect_versions(&self.id)?;
         let kind = self.unattended.kind();
         if matches!(kind, Kind::Follow(_)) {
             // What is left of it then is in order, and another daemon goes on.
             let bound = set_parent_process_death_signal(Some(Signal::KILL));
             bound.map_err(|error| Failure::new(Exit::OsError, error))?;
         }
-        let mut office = self.scope.open(Unnamed::Group)?;
+        let mut office = self.scope.open(Unnamed::Group, clerk)?;
         let patience = Duration::from_secs(self.wait.into());
         let order = order(kind, self.replicable, patience);
         if self.dry_run {

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::failure::{print, say};
+use super::clerk::{Action, Clerk};
 use super::scope::{Scope, Unnamed, conclude};
 use super::{Failure, words};
 use crate::hsm::state::{Date, KeyState, VersionStatus};
@@ -73,33 +74,53 @@ impl FromStr for Object {
 }
 
 impl Disable {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        self.target.change(Change::Disable)
+    pub(super) fn action(&self) -> Option<Action> {
+        self.target.action("keys disable")
+    }
+
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
+        self.target.change(Change::Disable, clerk)
     }
 }
 
 impl Enable {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        self.target.change(Change::Enable)
+    pub(super) fn action(&self) -> Option<Action> {
+        self.target.action("keys enable")
+    }
+
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
+        self.target.change(Change::Enable, clerk)
     }
 }
 
 impl ScheduleDeletion {
-    pub(super) fn run(&self) -> Result<(), Failure> {
+    pub(super) fn action(&self) -> Option<Action> {
+        self.target.action("keys schedule-deletion")
+    }
+
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
         let date = Date::days_after(SystemTime::now(), self.days);
-        self.target.change(Change::ScheduleDeletion(date))
+        self.target.change(Change::ScheduleDeletion(date), clerk)
     }
 }
 
 impl CancelDeletion {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        self.target.change(Change::CancelDeletion)
+    pub(super) fn action(&self) -> Option<Action> {
+        self.target.action("keys cancel-deletion")
+    }
+
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
+        self.target.change(Change::CancelDeletion, clerk)
     }
 }
 
 impl Target {
-    fn change(&self, change: Change) -> Result<(), Failure> {
-        let mut office = self.scope.open(Unnamed::Group)?;
+    fn action(&self, name: &'static str) -> Option<Action> {
+        (!self.dry_run).then(|| Action { name, key: Some(self.id.to_string()) })
+    }
+
+    fn change(&self, change: Change, clerk: &Clerk) -> Result<(), Failure> {
+        let mut office = self.scope.open(Unnamed::Group, clerk)?;
         let meant = self.object.map(|Object(object_id)| object_id);
         let outcome = if self.dry_run {
             let survey = office.survey(&self.id);

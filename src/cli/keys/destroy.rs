@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::super::failure::{print, say};
 use super::change::Object;
+use super::clerk::{Action, Clerk};
 use super::scope::{Scope, Unnamed, conclude};
 use super::{Exit, Failure};
 use crate::hsm::state::Date;
@@ -38,8 +39,13 @@ pub(in crate::cli) struct Destroy {
 }
 
 impl Destroy {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        let mut office = self.scope.open(Unnamed::Group)?;
+    pub(super) fn action(&self) -> Option<Action> {
+        let action = || Action { name: "keys destroy", key: Some(self.id.to_string()) };
+        (!self.dry_run).then(action)
+    }
+
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
+        let mut office = self.scope.open(Unnamed::Group, clerk)?;
         let (Object(object_id), today) = (self.object, Date::of(SystemTime::now()));
         let planned = office.survey(&self.id).and_then(|survey| {
             doomed(&survey, object_id, today, self.force).map_err(Error::Refused)

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::super::failure::{print, say};
+use super::clerk::{Action, Clerk};
 use super::scope::{Scope, Unnamed, and_unreached};
 use super::{Exit, Failure, words};
 use crate::hsm::freeze::Marker;
@@ -38,9 +39,13 @@ pub(in crate::cli) struct Unfreeze {
 }
 
 impl Freeze {
-    pub(super) fn run(&self) -> Result<(), Failure> {
+    pub(super) fn action(&self) -> Option<Action> {
+        self.target.action("keys freeze")
+    }
+
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
         let target = &self.target;
-        let (mut office, marker) = target.open()?;
+        let (mut office, marker) = target.open(clerk)?;
         let made = if target.dry_run {
             markers(&mut office, &marker).map(|present| {
                 let has_none = |token: &usize| !present.iter().any(|(holder, _)| holder == token);
@@ -55,9 +60,13 @@ impl Freeze {
 }
 
 impl Unfreeze {
-    pub(super) fn run(&self) -> Result<(), Failure> {
+    pub(super) fn action(&self) -> Option<Action> {
+        self.target.action("keys unfreeze")
+    }
+
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
         let target = &self.target;
-        let (mut office, marker) = target.open()?;
+        let (mut office, marker) = target.open(clerk)?;
         let destroyed = if target.dry_run {
             let tokens = |found: Vec<_>| found.into_iter().map(|(token, _)| token).collect();
             markers(&mut office, &marker).map(tokens)
@@ -77,9 +86,16 @@ impl Unfreeze {
 }
 
 impl Target {
-    fn open(&self) -> Result<(Office, Marker), Failure> {
-        let marker = self.scope.keystore.clone().map_or(Marker::All, Marker::Keystore);
-        Ok((self.scope.open(Unnamed::All)?, marker))
+    fn action(&self, name: &'static str) -> Option<Action> {
+        (!self.dry_run).then(|| Action { name, key: Some(self.marker().to_string()) })
+    }
+
+    fn marker(&self) -> Marker {
+        self.scope.keystore.clone().map_or(Marker::All, Marker::Keystore)
+    }
+
+    fn open(&self, clerk: &Clerk) -> Result<(Office, Marker), Failure> {
+        Ok((self.scope.open(Unnamed::All, clerk)?, self.marker()))
     }
 
     /// Says what was done, on each token of `done`, and what that comes to.

@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::super::failure::{print, say};
 use super::birth::{KeyUsage, refused, tell, usage, would_bear};
+use super::clerk::{Action, Clerk};
 use super::scope::{Scope, Unnamed, conclude};
 use super::{Exit, Failure, words};
 use crate::hsm::backend::Leaves;
@@ -74,14 +75,22 @@ pub(in crate::cli) struct ImportParameters {
 }
 
 impl Import {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        let meant = self.scope.meant(Unnamed::Group)?;
+    pub(super) fn action(&self) -> Option<Action> {
+        let action = || Action { name: "keys import", key: Some(self.id.to_string()) };
+        (!self.dry_run).then(action)
+    }
+
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
+        if self.next_version {
+            self.scope.expect_versions(&self.id)?;
+        }
+        let meant = self.scope.meant(Unnamed::Group, clerk)?;
         // Before anybody logs in.
         let material = match &self.material.material {
             Some(path) => Some(read_material(path)?),
             None => None,
         };
-        let mut office = meant.open();
+        let mut office = meant.open(clerk);
         let source = match (material, self.algorithm) {
             (Some(material), _) => Source::Plain(material),
             (None, Some(algorithm)) => Source::Wrapped(algorithm, self.wrapped(&office)?),
@@ -165,8 +174,13 @@ impl Import {
 }
 
 impl ImportParameters {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        let mut office = self.scope.open(Unnamed::Group)?;
+    /// The wrapping keys may have to be made.
+    pub(super) fn action(&self) -> Option<Action> {
+        Some(Action { name: "keys import-parameters", key: None })
+    }
+
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
+        let mut office = self.scope.open(Unnamed::Group, clerk)?;
         if let Some(failed) = office.failures().first() {
             return Err(super::scope::token_failure(failed.fault, &failed.token));
         }

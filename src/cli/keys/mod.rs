@@ -2,13 +2,14 @@
 
 mod birth;
 mod change;
+pub(super) mod clerk;
 mod counts;
 mod destroy;
 mod freeze;
 mod herald;
 mod import;
 mod replicate;
-mod scope;
+pub(super) mod scope;
 mod show;
 mod verify;
 mod words;
@@ -19,6 +20,7 @@ use clap::Subcommand;
 
 use super::{Exit, Failure};
 use crate::hsm::pkcs11::exit_now;
+use clerk::{Action, Clerk};
 use scope::Scope;
 
 #[derive(Debug, Subcommand)]
@@ -62,35 +64,49 @@ impl Keys {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         // The PIN is in it, and key material that is imported.
         crate::daemon::hide_memory();
+        let clerk = Clerk::of(self.action());
         let outcome = match self {
-            Self::Create(create) => create.run(),
+            Self::Create(create) => create.run(&clerk),
             Self::List(list) => list.run(),
             Self::Describe(describe) => describe.run(),
-            Self::Rotate(rotate) => rotate.run(),
-            Self::ImportParameters(parameters) => parameters.run(),
-            Self::Import(import) => import.run(),
-            Self::Trust(trust) => trust.run(),
-            Self::Replicate(replicate) => replicate.run(),
-            Self::Disable(disable) => disable.run(),
-            Self::Enable(enable) => enable.run(),
-            Self::ScheduleDeletion(schedule) => schedule.run(),
-            Self::CancelDeletion(cancel) => cancel.run(),
-            Self::Destroy(destroy) => destroy.run(),
-            Self::Freeze(freeze) => freeze.run(),
-            Self::Unfreeze(unfreeze) => unfreeze.run(),
+            Self::Rotate(rotate) => rotate.run(&clerk),
+            Self::ImportParameters(parameters) => parameters.run(&clerk),
+            Self::Import(import) => import.run(&clerk),
+            Self::Trust(trust) => trust.run(&clerk),
+            Self::Replicate(replicate) => replicate.run(&clerk),
+            Self::Disable(disable) => disable.run(&clerk),
+            Self::Enable(enable) => enable.run(&clerk),
+            Self::ScheduleDeletion(schedule) => schedule.run(&clerk),
+            Self::CancelDeletion(cancel) => cancel.run(&clerk),
+            Self::Destroy(destroy) => destroy.run(&clerk),
+            Self::Freeze(freeze) => freeze.run(&clerk),
+            Self::Unfreeze(unfreeze) => unfreeze.run(&clerk),
             Self::Verify(verify) => verify.run(),
         };
         if let Some(scope) = self.changed() {
             herald::tell(scope);
         }
-        let code = match outcome {
-            Ok(()) => 0,
-            Err(failure) => {
-                failure.report();
-                failure.code()
-            }
-        };
-        exit_now(code.into())
+        leave(&clerk, outcome)
+    }
+
+    /// What the command changes, for the audit log. `None`: it only looks, and can't do more.
+    fn action(&self) -> Option<Action> {
+        match self {
+            Self::Create(create) => create.action(),
+            Self::Rotate(rotate) => rotate.action(),
+            Self::ImportParameters(parameters) => parameters.action(),
+            Self::Import(import) => import.action(),
+            Self::Trust(trust) => trust.action(),
+            Self::Replicate(replicate) => replicate.action(),
+            Self::Disable(disable) => disable.action(),
+            Self::Enable(enable) => enable.action(),
+            Self::ScheduleDeletion(schedule) => schedule.action(),
+            Self::CancelDeletion(cancel) => cancel.action(),
+            Self::Destroy(destroy) => destroy.action(),
+            Self::Freeze(freeze) => freeze.action(),
+            Self::Unfreeze(unfreeze) => unfreeze.action(),
+            Self::List(_) | Self::Describe(_) | Self::Verify(_) => None,
+        }
     }
 
     /// Where something may have been changed, even if the command failed.
@@ -117,4 +133,17 @@ impl Keys {
         };
         (!dry_run).then_some(scope)
     }
+}
+
+/// Records how a command ended, and leaves: modules do not survive an ordinary exit.
+pub(super) fn leave(clerk: &Clerk, outcome: Result<(), Failure>) -> Result<ExitCode, Failure> {
+    clerk.end(&outcome);
+    let code = match outcome {
+        Ok(()) => 0,
+        Err(failure) => {
+            failure.report();
+            failure.code()
+        }
+    };
+    exit_now(code.into())
 }

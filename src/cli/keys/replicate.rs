@@ -6,11 +6,13 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::super::failure::{print, say};
-use super::scope::{Scope, Unnamed, conclude, token_failure};
+use super::clerk::{Action, Clerk};
+use super::scope::{Meant, Scope, Unnamed, conclude, token_failure};
 use super::{Exit, Failure, words};
 use crate::config::SecretSource;
 use crate::hsm::backend::Leaves;
 use crate::hsm::fault::{Fault, FaultKind};
+use crate::hsm::transport::RsaPublicKey;
 use crate::lifecycle::{Copies, Error, Office, Refusal, copies, door, replicate};
 use crate::names::{ExternalKeyId, TokenName};
 
@@ -47,8 +49,13 @@ pub(in crate::cli) struct Trust {
 }
 
 impl Replicate {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        let mut office = self.scope.open(Unnamed::Group)?;
+    pub(super) fn action(&self) -> Option<Action> {
+        let action = || Action { name: "keys replicate", key: Some(self.id.to_string()) };
+        (!self.dry_run).then(action)
+    }
+
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
+        let mut office = self.scope.open(Unnamed::Group, clerk)?;
         let made = if self.dry_run {
             let survey = office.survey(&self.id);
             survey.and_then(|survey| copies(&mut office, &survey))
@@ -118,8 +125,13 @@ impl Replicate {
 }
 
 impl Trust {
-    pub(super) fn run(&self) -> Result<(), Failure> {
-        let meant = self.scope.meant(Unnamed::Group)?;
+    /// Tokens that have no pair are given one, in a dry run too.
+    pub(super) fn action(&self) -> Option<Action> {
+        Some(Action { name: "keys trust", key: None })
+    }
+
+    pub(super) fn run(&self, clerk: &Clerk) -> Result<(), Failure> {
+        let meant = self.scope.meant(Unnamed::Group, clerk)?;
         if meant.names().all(|name| *name != self.on) {
             let names: Vec<_> = meant.names().map(TokenName::as_str).collect();
             let failure = format!("`{}` is none of the tokens that are meant", self.on);
@@ -127,7 +139,7 @@ impl Trust {
                 Failure::new(Exit::Usage, failure).hint(format!("tokens: {}", names.join(", ")))
             );
         }
-        let mut office = meant.open();
+        let mut office = meant.open(clerk);
         if let Some(failed) = office.failures().first() {
             return Err(token_failure(failed.fault, &failed.token));
         }
@@ -144,6 +156,17 @@ impl Trust {
         }
         // A token knows one login of a process: the user's goes with the last session.
         drop(office);
+        let done = self.trust(&meant, &others, clerk);
+        meant.return_session(clerk);
+        done
+    }
+
+    fn trust(
+        &self,
+        meant: &Meant,
+        others: &[(TokenName, RsaPublicKey)],
+        clerk: &Clerk,
+    ) -> Result<(), Failure> {
         let pin = SecretSource::File(self.so_pin.clone()).read().ok_or_else(|| {
             let failure = format!("cannot read a PIN from `{}`", self.so_pin.display());
             Failure::new(Exit::Io, failure)
@@ -151,9 +174,12 @@ impl Trust {
         let mut rows = Vec::new();
         let mut officer = match self.dry_run {
             true => None,
-            false => Some(meant.officer(&self.on, &pin).map_err(|fault| self.failed(fault))?),
+            false => {
+                let officer = meant.officer(&self.on, &pin, clerk);
+                Some(officer.map_err(|fault| self.failed(fault))?)
+            }
         };
-        for (name, public) in &others {
+        for (name, public) in others {
             let is_new = match &mut officer {
                 None => None,
                 Some(officer) => Some(officer.trust(public).map_err(|fault| self.failed(fault))?),

@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::super::ConfigFile;
 use super::super::startup::{Surroundings, configuration, configuration_for_modules};
+use super::clerk::Clerk;
 use super::counts::Reading;
 use super::{Exit, Failure};
 use crate::config::{Config, Token};
@@ -23,7 +24,7 @@ use crate::secret::Secret;
 use crate::wire::ciphertext_format::Formats;
 
 #[derive(Debug, Args)]
-pub(super) struct Scope {
+pub(in crate::cli) struct Scope {
     #[command(flatten)]
     config: ConfigFile,
     /// All tokens of this key store; may be left out if there is only one group of tokens
@@ -36,7 +37,7 @@ pub(super) struct Scope {
 
 /// What to take where neither key store nor token is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unnamed {
+pub(in crate::cli) enum Unnamed {
     /// Every token of the configuration.
     All,
     /// The only group of tokens that stand together.
@@ -52,24 +53,28 @@ impl Scope {
     }
 
     /// Connects to the tokens that are meant. Those that fail are noted by the office.
-    pub(super) fn open(&self, unnamed: Unnamed) -> Result<Office, Failure> {
-        Ok(self.meant(unnamed)?.open())
+    pub(in crate::cli) fn open(&self, unnamed: Unnamed, clerk: &Clerk) -> Result<Office, Failure> {
+        Ok(self.meant(unnamed, clerk)?.open(clerk))
     }
 
-    /// The same, and what is counted of their keys' encryptions, if that can be read.
+    /// The same for those who only look, and what is counted of their keys' encryptions, if that can be
+    /// read.
     pub(super) fn open_with_counts(
         &self,
         unnamed: Unnamed,
     ) -> Result<(Office, Option<Reading>), Failure> {
         let (config, names) = self.config(unnamed)?;
-        Ok((Meant::new(&config, &names)?.open(), Reading::of(&config, &names)))
+        let office = Meant::new(&config, &names)?.open(&Clerk::idle());
+        Ok((office, Reading::of(&config, &names)))
     }
 
-    /// The tokens that are meant. The process may begin anew here, with their environment: what is
-    /// read before, from standard input for one, is lost then.
-    pub(super) fn meant(&self, unnamed: Unnamed) -> Result<Meant, Failure> {
+    /// The tokens that are meant; that something is to be done there is recorded. The process may begin
+    /// anew here, with their environment: what is read before, from standard input for one, is lost then.
+    pub(super) fn meant(&self, unnamed: Unnamed, clerk: &Clerk) -> Result<Meant, Failure> {
         let (config, names) = self.config(unnamed)?;
-        Meant::new(&config, &names)
+        let meant = Meant::new(&config, &names)?;
+        clerk.begin(config.audit.as_ref(), &names)?;
+        Ok(meant)
     }
 
     fn config(&self, unnamed: Unnamed) -> Result<(Config, Vec<TokenName>), Failure> {
@@ -79,20 +84,29 @@ impl Scope {
         Ok((config, names))
     }
 
-    /// A key store that writes ciphertexts which can't name a version, if one of those that have the
-    /// tokens meant does, and reaches this key.
-    pub(super) fn knows_no_versions(
-        &self,
-        id: &ExternalKeyId,
-    ) -> Result<Option<KeystoreName>, Failure> {
+    /// Refuses a second version of this key where a key store that has the tokens meant, and reaches the
+    /// key, writes ciphertexts which can't name one.
+    pub(super) fn expect_versions(&self, id: &ExternalKeyId) -> Result<(), Failure> {
         let config = configuration(&self.config)?;
         let names = self.names(&config, Unnamed::Group)?;
-        let is_one = |keystore: &&keystore::Settings| {
+        let knows_none = |keystore: &&keystore::Settings| {
             matches!(keystore.formats, Formats::WriteAwsSample(_))
                 && keystore.tokens.iter().any(|token| names.contains(token))
                 && keystore.keys.iter().any(|rule| rule.allows(id))
         };
-        Ok(config.keystores.iter().find(is_one).map(|keystore| keystore.name.clone()))
+        let Some(keystore) = config.keystores.iter().find(knows_none) else { return Ok(()) };
+        let name = &keystore.name;
+        let failure = format!(
+            "key store `{name}` writes the ciphertexts of AWS's sample proxy, which know no versions: \
+             with a second one nothing could be encrypted under `{id}`"
+        );
+        let hint = format!("first take `encrypt_as` out of [keystores.{name}], for good");
+        Err(Failure::new(Exit::CannotCreate, failure).hint(hint))
+    }
+
+    /// What the configuration says, before anything is connected to.
+    pub(in crate::cli) fn configuration(&self) -> Result<Config, Failure> {
+        Ok(configuration(&self.config)?)
     }
 
     fn names(&self, config: &Config, unnamed: Unnamed) -> Result<Vec<TokenName>, Failure> {
@@ -171,20 +185,37 @@ impl Meant {
     }
 
     /// Connects to them. Those that fail are noted by the office.
-    pub(super) fn open(&self) -> Office {
-        Office::new(self.0.iter().map(|(name, backend)| (name.clone(), backend.administer())))
+    pub(super) fn open(&self, clerk: &Clerk) -> Office {
+        Office::new(self.0.iter().map(|(name, backend)| {
+            let session = backend.administer();
+            (name.clone(), session.map(|session| clerk.watch(session, name)))
+        }))
     }
 
-    /// Connects to one of them as its security officer.
+    /// Lets the clerk have a session once more with the token that signs, if it is one of them.
+    pub(super) fn return_session(&self, clerk: &Clerk) {
+        let signs = |(name, _): &&(TokenName, Pkcs11Backend)| clerk.is_signed_by(name);
+        if let Some((name, backend)) = self.0.iter().find(signs)
+            && let Ok(session) = backend.administer()
+        {
+            drop(clerk.watch(session, name));
+        }
+    }
+
+    /// Connects to one of them as its security officer. A token knows one login of a process: none of
+    /// the user's may be left.
     pub(super) fn officer(
         &self,
         token: &TokenName,
         pin: &Secret<String>,
+        clerk: &Clerk,
     ) -> Result<Box<dyn Officer>, Fault> {
         let why = "it is none of the tokens that are meant";
         let unknown = Fault::refused(FaultKind::TokenLost, "C_GetSlotList", why);
         let meant = self.0.iter().find(|(name, _)| name == token);
-        meant.ok_or(unknown)?.1.officer(pin.expose())
+        let (name, backend) = meant.ok_or(unknown)?;
+        clerk.close_session();
+        Ok(clerk.watch_officer(backend.officer(pin.expose())?, name))
     }
 }
 
@@ -239,7 +270,7 @@ pub(super) fn and_unreached(failure: Option<Failure>, office: &Office) -> Option
 }
 
 /// How a token failed, and what to look at.
-pub(super) fn token_failure(fault: Fault, token: &TokenName) -> Failure {
+pub(in crate::cli) fn token_failure(fault: Fault, token: &TokenName) -> Failure {
     let words = format!("token `{token}`: {fault}");
     let Fault { kind, cause, .. } = fault;
     let refused = |hint: &str| Failure::new(Exit::CannotCreate, &words).hint(hint);

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::super::failure::{print, say};
+use super::clerk::Clerk;
 use super::counts::Reading;
 use super::scope::{Scope, Unnamed, conclude, token_failure};
 use super::{Failure, words};
@@ -36,7 +37,7 @@ pub(in crate::cli) struct Describe {
 
 impl List {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let mut office = self.scope.open(Unnamed::All)?;
+        let mut office = self.scope.open(Unnamed::All, &Clerk::idle())?;
         let mut listed = Vec::new();
         for token in office.reached() {
             let Ok((keys, unread)) = office.keys(token) else { continue };

@@ -4,6 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::super::failure::print;
+use super::clerk::Clerk;
 use super::scope::{Scope, Unnamed, conclude, token_failure};
 use super::{Exit, Failure};
 use crate::lifecycle::{Error, Office, Refusal, Verified, verify};
@@ -22,7 +23,7 @@ pub(in crate::cli) struct Verify {
 
 impl Verify {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let mut office = self.scope.open(Unnamed::Group)?;
+        let mut office = self.scope.open(Unnamed::Group, &Clerk::idle())?;
         let mut ids = Vec::new();
         match &self.id {
             Some(id) => ids.push(id.clone()),

@@ -335,6 +335,39 @@ fn a_file_that_is_no_toml_is_located() {
 }
 
 #[test]
+fn an_audit_log_wants_a_directory_of_its_own() {
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
+    let dir = Dir::new();
+    let with = |lines: &str| format!("{GOOD}\n[audit]\n{lines}\n");
+    assert!(dir.load(&with(""), &[]).unwrap().audit.is_none());
+    let gone = with("directory = \"audit\"");
+    one(&dir, &gone, "audit.directory = \"audit\": cannot be used: No such file");
+    let directory = dir.audit_directory();
+    let config = dir.load(&gone, &[]).unwrap();
+    assert_eq!(config.audit.unwrap().place.directory, directory);
+    assert!(config.warnings[0].contains("without `token` no checkpoint is signed"));
+    let good = |line: &str| with(&format!("directory = \"audit\"\ntoken = \"hsm\"\n{line}"));
+    assert_eq!(dir.load(&good("copies = [\"stdout\"]"), &[]).unwrap().warnings, [""; 0]);
+    one(&dir, &with("directory = \"module.so\""), "is no directory");
+    one(&dir, &with("on_failure = \"warn\""), "audit.on_failure: says how an audit log is kept");
+    let unknown = "audit.token = \"other\": is no token of the configuration";
+    one(&dir, &with("directory = \"audit\"\ntoken = \"other\""), unknown);
+    for (line, said) in [
+        ("on_failure = \"ignore\"", "must be `refuse` or `warn`"),
+        ("sync_interval = \"2m\"", "must be 0s to 1m"),
+        ("rotate_size = \"1KiB\"", "must be 64KiB to 64GiB"),
+        ("rotate_size = 1", "must be a string, in quotes"),
+        ("copies = [\"kafka\"]", "audit.copies[0] = \"kafka\": must be `stdout`, `journald`"),
+        ("checkpoint_records = 0", "must be a whole number, 1 to 1000000"),
+    ] {
+        one(&dir, &good(line), said);
+    }
+    set_permissions(&directory, Permissions::from_mode(0o770)).unwrap();
+    one(&dir, &good(""), "can be written to by others than its owner");
+}
+
+#[test]
 fn tokens_stand_together_in_one_way() {
     let dir = Dir::new();
     let more = |first: &str, second: &str| {

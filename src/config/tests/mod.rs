@@ -59,6 +59,12 @@ impl Dir {
         dir
     }
 
+    /// Makes the directory `audit`, with a mode that is good for an audit log.
+    fn audit_directory(&self) -> PathBuf {
+        crate::audit::store::make_directory(&self.path("audit")).unwrap();
+        self.path("audit")
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }

@@ -12,6 +12,7 @@ use super::{Dir, GOOD, SECRET};
 fn dir() -> Dir {
     let dir = Dir::new();
     dir.write("tls/x", "");
+    dir.audit_directory();
     dir.certificate("tls/server");
     dir.certificate("tls/client-ca");
     dir.write("credentials/demo.secret", SECRET);

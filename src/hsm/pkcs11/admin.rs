@@ -1,16 +1,16 @@
 //! What the `keys` commands change in a token: objects made, given a new state, destroyed.
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_ULONG, CKA_ALWAYS_SENSITIVE, CKA_CLASS, CKA_EXTRACTABLE, CKA_ID, CKA_LABEL,
-    CKA_MODIFIABLE, CKA_NEVER_EXTRACTABLE, CKA_PRIVATE, CKA_SENSITIVE, CKA_TOKEN, CKA_VALUE_LEN,
+    CK_ULONG, CKA_ALWAYS_SENSITIVE, CKA_CLASS, CKA_EXTRACTABLE, CKA_ID, CKA_LABEL, CKA_MODIFIABLE,
+    CKA_NEVER_EXTRACTABLE, CKA_PRIVATE, CKA_SENSITIVE, CKA_TOKEN, CKA_VALUE_LEN,
     CKA_WRAP_WITH_TRUSTED, CKO_PRIVATE_KEY, CKO_SECRET_KEY,
 };
 
 use super::Pkcs11Backend;
-use super::objects::{is_true, number};
+use super::objects::{bytes, is_true, number};
 use super::session::Pkcs11Session;
 use super::template::Template;
-use crate::hsm::backend::{Administration, Labelled, NewKey, ObjectHandle, Protection};
+use crate::hsm::backend::{Administration, Labelled, NewKey, ObjectHandle, Protection, Signing};
 use crate::hsm::fault::{Fault, FaultKind};
 use crate::hsm::profile::SessionKind;
 use crate::hsm::state::KeyState;
@@ -104,6 +104,14 @@ impl Administration for Pkcs11Session {
         })
     }
 
+    fn generate_signing_key(&mut self, label: &str, how: Signing) -> Result<(), Fault> {
+        self.make_signing_key(label, how)
+    }
+
+    fn public_points(&mut self, label: &str) -> Result<Vec<Vec<u8>>, Fault> {
+        self.read_public_points(label)
+    }
+
     fn destroy(&mut self, object: ObjectHandle) -> Result<(), Fault> {
         self.check_generation(object)?;
         let handle = self.handle;
@@ -111,13 +119,5 @@ impl Administration for Pkcs11Session {
             // SAFETY: takes numbers only.
             list.C_DestroyObject.map(|f| unsafe { f(handle, object.number as CK_ULONG) })
         })
-    }
-}
-
-fn bytes(kind: CK_ULONG, value: &mut [u8]) -> CK_ATTRIBUTE {
-    CK_ATTRIBUTE {
-        type_: kind,
-        pValue: value.as_mut_ptr().cast(),
-        ulValueLen: value.len() as CK_ULONG,
     }
 }

@@ -11,7 +11,7 @@ use cryptoki_sys::{
 use super::library::Library;
 use super::session::{Pkcs11Session, TokenSelector, find_token};
 use super::stage::{self, HANDLE, KEY, close, generate, metrics, open};
-use crate::hsm::backend::{Session, TAG_LEN};
+use crate::hsm::backend::{Session, Signing, TAG_LEN};
 use crate::hsm::codes;
 use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::profile;
@@ -93,6 +93,8 @@ fn library() -> Arc<Library> {
         C_DecryptInit: Some(init),
         C_Encrypt: Some(crypt),
         C_Decrypt: Some(crypt),
+        C_SignInit: Some(init),
+        C_Sign: Some(crypt),
         C_FindObjectsInit: Some(find_init),
         C_FindObjects: Some(find),
         C_FindObjectsFinal: Some(find_final),
@@ -136,6 +138,19 @@ fn a_plaintext_has_the_length_of_the_ciphertext() {
     CLAIM.set(truth);
     let opened = session().decrypt(KEY, &[1; 12], b"", TEXT, &[0; TAG_LEN]);
     assert_eq!(opened.expect("that is the length").len(), TEXT.len());
+}
+
+#[test]
+fn a_signature_has_the_length_of_its_kind() {
+    for how in [Signing::EcdsaP256, Signing::HmacSha256] {
+        for lie in [-32, -1, 1, 1 << 40, -(1 << 40)] {
+            CLAIM.set(lie);
+            nonsense(session().sign(KEY, how, TEXT));
+        }
+        CLAIM.set(0);
+        let signature = session().sign(KEY, how, TEXT).expect("that is the length");
+        assert_eq!(signature.len(), how.signature_len());
+    }
 }
 
 #[test]

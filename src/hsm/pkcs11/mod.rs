@@ -18,6 +18,7 @@ mod own_process;
 #[cfg(test)]
 mod plays;
 mod session;
+mod signing;
 #[cfg(test)]
 mod stage;
 mod template;

@@ -3,15 +3,15 @@
 use std::ptr;
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_MECHANISM, CK_OBJECT_CLASS, CK_OBJECT_HANDLE, CK_ULONG,
-    CKA_CHECK_VALUE, CKA_CLASS, CKA_DECRYPT, CKA_DERIVE, CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_ID,
-    CKA_KEY_TYPE, CKA_LABEL, CKA_MODULUS, CKA_PRIVATE, CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN,
-    CKA_UNWRAP, CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP, CKK_AES, CKK_DES3, CKK_EC, CKK_GENERIC_SECRET,
-    CKK_RSA, CKM_AES_KEY_GEN, CKO_PRIVATE_KEY, CKO_SECRET_KEY,
+    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_MECHANISM, CK_MECHANISM_TYPE, CK_OBJECT_CLASS,
+    CK_OBJECT_HANDLE, CK_ULONG, CKA_CHECK_VALUE, CKA_CLASS, CKA_DECRYPT, CKA_DERIVE, CKA_ENCRYPT,
+    CKA_EXTRACTABLE, CKA_ID, CKA_KEY_TYPE, CKA_LABEL, CKA_MODULUS, CKA_PRIVATE, CKA_SENSITIVE,
+    CKA_SIGN, CKA_TOKEN, CKA_UNWRAP, CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP, CKK_AES, CKK_DES3,
+    CKK_EC, CKK_GENERIC_SECRET, CKK_RSA, CKM_AES_KEY_GEN, CKO_PRIVATE_KEY, CKO_SECRET_KEY,
 };
 
 use super::session::Pkcs11Session;
-use crate::hsm::backend::{ChangeableAttributes, ObjectHandle, Session};
+use crate::hsm::backend::{ChangeableAttributes, ObjectHandle, Session, Signing};
 use crate::hsm::codes;
 use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::key::{CheckValue, KeyAttributes, KeyKind, Usage};
@@ -121,6 +121,10 @@ impl Session for Pkcs11Session {
         template.extend(off.map(|kind| attribute(kind, &mut no)));
         self.generate_aes(&mut template)
     }
+
+    fn sign(&mut self, key: ObjectHandle, how: Signing, input: &[u8]) -> Result<Vec<u8>, Fault> {
+        self.sign_with(key, how, input)
+    }
 }
 
 impl Pkcs11Session {
@@ -129,11 +133,17 @@ impl Pkcs11Session {
         &mut self,
         template: &mut [CK_ATTRIBUTE],
     ) -> Result<ObjectHandle, Fault> {
-        let mut mechanism = CK_MECHANISM {
-            mechanism: CKM_AES_KEY_GEN,
-            pParameter: ptr::null_mut(),
-            ulParameterLen: 0,
-        };
+        self.generate_by(CKM_AES_KEY_GEN, template)
+    }
+
+    /// The same for any secret key that this mechanism makes.
+    pub(super) fn generate_by(
+        &mut self,
+        mechanism: CK_MECHANISM_TYPE,
+        template: &mut [CK_ATTRIBUTE],
+    ) -> Result<ObjectHandle, Fault> {
+        let mut mechanism =
+            CK_MECHANISM { mechanism, pParameter: ptr::null_mut(), ulParameterLen: 0 };
         let mut key: CK_OBJECT_HANDLE = 0;
         let handle = self.handle;
         let count = template.len() as CK_ULONG;
@@ -284,6 +294,14 @@ fn room(kind: CK_ATTRIBUTE_TYPE) -> Vec<u8> {
 pub(super) fn attribute<T>(kind: CK_ATTRIBUTE_TYPE, value: &mut T) -> CK_ATTRIBUTE {
     let pointer = ptr::from_mut(value).cast();
     CK_ATTRIBUTE { type_: kind, pValue: pointer, ulValueLen: size_of::<T>() as CK_ULONG }
+}
+
+pub(super) fn bytes(kind: CK_ULONG, value: &mut [u8]) -> CK_ATTRIBUTE {
+    CK_ATTRIBUTE {
+        type_: kind,
+        pValue: value.as_mut_ptr().cast(),
+        ulValueLen: value.len() as CK_ULONG,
+    }
 }
 
 pub(super) fn is_true(value: &Option<Vec<u8>>) -> bool {

@@ -131,6 +131,7 @@ fn perform(session: &mut dyn Session, request: Request<'_>) -> Result<Gift, Faul
         Request::ReadChangeable(object) => session.read_changeable(object).map(Gift::Changeable),
         Request::ReadAttributes(object) => session.read_attributes(object).map(Gift::Attributes),
         Request::MakeProbeKey => session.make_probe_key().map(Gift::Object),
+        Request::Sign { key, how, input } => session.sign(key, how, input).map(Gift::Signature),
         Request::Connect | Request::Open | Request::Close => Ok(Gift::Done),
     }
 }

@@ -14,7 +14,7 @@ use super::Settings;
 use super::frame::{LENGTH, Malformed, Reader, Writer, content};
 use super::words::{self, FAULT_ROOM, Words};
 use crate::hsm::backend::{
-    ChangeableAttributes, IV_LEN, ObjectHandle, Sealed, TAG_LEN, TokenIdentity,
+    ChangeableAttributes, IV_LEN, ObjectHandle, Sealed, Signing, TAG_LEN, TokenIdentity,
 };
 use crate::hsm::codes::Code;
 use crate::hsm::fault::Fault;
@@ -124,6 +124,11 @@ pub(super) enum Request<'a> {
     ReadChangeable(ObjectHandle),
     ReadAttributes(ObjectHandle),
     MakeProbeKey,
+    Sign {
+        key: ObjectHandle,
+        how: Signing,
+        input: &'a [u8],
+    },
 }
 
 impl<'a> Request<'a> {
@@ -139,6 +144,7 @@ impl<'a> Request<'a> {
             Self::Objects => "C_FindObjects",
             Self::ReadChangeable(_) | Self::ReadAttributes(_) => "C_GetAttributeValue",
             Self::MakeProbeKey => "C_GenerateKey",
+            Self::Sign { .. } => "C_Sign",
         }
     }
 
@@ -155,6 +161,7 @@ impl<'a> Request<'a> {
         let room = match self {
             Self::Encrypt { aad, plaintext, .. } => aad.len() + plaintext.len(),
             Self::Decrypt { iv, aad, ciphertext, .. } => iv.len() + aad.len() + ciphertext.len(),
+            Self::Sign { input, .. } => input.len(),
             _ => 0,
         };
         let mut writer = Writer::with_room(FIXED + room);
@@ -191,6 +198,12 @@ impl<'a> Request<'a> {
                 write_handle(&mut writer, *object);
             }
             Self::MakeProbeKey => writer.u8(9),
+            Self::Sign { key, how, input } => {
+                writer.u8(10);
+                write_handle(&mut writer, *key);
+                writer.bytes(how.as_str().as_bytes());
+                writer.bytes(input);
+            }
         }
         writer
     }
@@ -219,6 +232,11 @@ impl<'a> Request<'a> {
             7 => Self::ReadChangeable(read_handle(&mut reader)?),
             8 => Self::ReadAttributes(read_handle(&mut reader)?),
             9 => Self::MakeProbeKey,
+            10 => Self::Sign {
+                key: read_handle(&mut reader)?,
+                how: Signing::named(reader.text()?).ok_or(Malformed)?,
+                input: reader.bytes()?,
+            },
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -241,6 +259,7 @@ pub(super) enum Gift {
     Changeable(ChangeableAttributes),
     Attributes(KeyAttributes),
     Object(ObjectHandle),
+    Signature(Vec<u8>),
 }
 
 /// The answer to a request, and what was called on the way: by any session of the token since the
@@ -351,6 +370,10 @@ impl Gift {
                 writer.u8(9);
                 write_handle(writer, *object);
             }
+            Self::Signature(signature) => {
+                writer.u8(10);
+                writer.bytes(signature);
+            }
         }
     }
 
@@ -399,6 +422,7 @@ impl Gift {
                 Self::Attributes(KeyAttributes { changeable, kind, usage, check_value })
             }
             9 => Self::Object(read_handle(reader)?),
+            10 => Self::Signature(reader.bytes()?.to_vec()),
             _ => return Err(Malformed),
         })
     }
@@ -431,162 +455,4 @@ fn read_changeable(reader: &mut Reader<'_>) -> Result<ChangeableAttributes, Malf
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::super::Launch;
-    use super::*;
-    use crate::hsm::{codes, profile};
-
-    /// A frame as it is received, length and all.
-    fn frame(writer: &Writer) -> Vec<u8> {
-        [&[0; 4], writer.content()].concat()
-    }
-
-    const HANDLE: ObjectHandle = ObjectHandle { generation: 3 << 32 | 7, number: u64::MAX };
-
-    fn requests() -> Vec<Request<'static>> {
-        let (iv, tag) = ([1; IV_LEN], [2; TAG_LEN]);
-        vec![
-            Request::Connect,
-            Request::Open,
-            Request::Close,
-            Request::Random(768),
-            Request::Encrypt { key: HANDLE, iv, aad: b"aad", plaintext: b"plain" },
-            Request::Decrypt { key: HANDLE, iv: &[3; 16], aad: b"", ciphertext: b"cipher", tag },
-            Request::Objects,
-            Request::ReadChangeable(HANDLE),
-            Request::ReadAttributes(HANDLE),
-            Request::MakeProbeKey,
-        ]
-    }
-
-    fn gifts() -> Vec<Gift> {
-        let changeable = ChangeableAttributes {
-            label: b"\xff\0".to_vec(),
-            id: b"id".to_vec(),
-            encrypt: true,
-            decrypt: false,
-        };
-        let attributes = |kind, check_value| KeyAttributes {
-            changeable: changeable.clone(),
-            kind,
-            check_value,
-            usage: Usage { verify: true, derive: true, ..Usage::default() },
-        };
-        let sealed =
-            Sealed { iv: Iv::Sixteen([1; 16]), ciphertext: vec![4; 5000], tag: [2; TAG_LEN] };
-        let identity = TokenIdentity { model: "m".into(), ..TokenIdentity::default() };
-        vec![
-            Gift::Done,
-            Gift::Identity(identity),
-            Gift::Random(Zeroizing::new(vec![5; 768])),
-            Gift::Sealed(sealed),
-            Gift::Opened(Plaintext::new(b"plain".to_vec())),
-            Gift::Objects(vec![HANDLE; 1000]),
-            Gift::Changeable(changeable.clone()),
-            Gift::Attributes(attributes(KeyKind::Aes { bits: 256 }, Some([7, 8, 9]))),
-            Gift::Attributes(attributes(KeyKind::Other("RSA_2048".into()), None)),
-            Gift::Object(HANDLE),
-        ]
-    }
-
-    fn calls() -> Vec<HsmCall> {
-        let took = Duration::from_micros(13);
-        vec![
-            HsmCall { function: "C_EncryptInit", took, code: codes::OK },
-            HsmCall { function: "C_Encrypt", took, code: codes::DEVICE_ERROR },
-        ]
-    }
-
-    #[test]
-    fn requests_arrive_as_they_were_sent() {
-        for request in requests() {
-            assert_eq!(Request::read(&frame(&request.write())), Ok(request));
-        }
-    }
-
-    #[test]
-    fn answers_arrive_as_they_were_sent() {
-        let words = Words::default();
-        let fault = Fault::returned("C_Encrypt", codes::DEVICE_ERROR);
-        for result in gifts().into_iter().map(Ok).chain([Err(fault)]) {
-            let answer = Answer { calls: calls(), result };
-            assert_eq!(Answer::read(&frame(&answer.write()), &words), Ok(answer));
-        }
-    }
-
-    fn settings(selector: TokenSelector, initialization: Option<CString>) -> Settings {
-        let launch = Launch {
-            program: "/xksd".into(),
-            arguments: Vec::new(),
-            environment: Default::default(),
-        };
-        Settings {
-            token: "test".parse().unwrap(),
-            module: "/a module.so".into(),
-            selector,
-            profile: initialization.as_ref().map(|_| &profile::GENERIC),
-            initialization,
-            hidden: vec!["/a secret".into(), "/another".into()],
-            launch,
-            call_limit: Duration::from_secs(1),
-        }
-    }
-
-    #[test]
-    fn a_hello_arrives_as_it_was_sent() {
-        let pin = Secret::new("1234".to_owned());
-        for settings in [
-            settings(TokenSelector::Label("token".to_owned()), None),
-            settings(TokenSelector::Serial("1234".to_owned()), Some(c"text".to_owned())),
-            settings(TokenSelector::Label(String::new()), Some(c"".to_owned())),
-        ] {
-            let hello = Hello::read(&frame(&Hello::write(&settings, &pin)));
-            let hello = hello.expect("it was just written");
-            assert!(hello.module == settings.module && hello.pin == pin);
-            assert_eq!(hello.selector, settings.selector);
-            let name = |profile: Option<&'static Profile>| profile.map(|profile| profile.name);
-            assert_eq!(name(hello.profile), name(settings.profile));
-            assert_eq!(hello.initialization, settings.initialization);
-            assert_eq!(hello.hidden, settings.hidden);
-        }
-    }
-
-    /// What may hold a plaintext is never moved while it is written.
-    #[test]
-    fn frames_with_secrets_do_not_grow() {
-        let large = vec![1; 100_000];
-        let plaintext =
-            Request::Encrypt { key: HANDLE, iv: [0; 12], aad: &large, plaintext: &large };
-        let opened = Gift::Opened(Plaintext::new(large.clone()));
-        let answer = Answer { calls: calls(), result: Ok(opened) };
-        let selector = TokenSelector::Label("l".repeat(1000));
-        let pin = Secret::new("p".repeat(1000));
-        let hello = Hello::write(&settings(selector, Some(c"text".to_owned())), &pin);
-        for writer in [plaintext.write(), answer.write(), hello] {
-            assert!(writer.fits(), "it was longer than foreseen");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn garbage_is_refused_and_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let words = Words::default();
-            if let Ok(request) = Request::read(&bytes) {
-                prop_assert_eq!(&frame(&request.write())[4..], bytes.get(4..).unwrap_or_default());
-            }
-            let _ = Answer::read(&bytes, &words);
-            let _ = Hello::read(&bytes);
-        }
-
-        #[test]
-        fn cut_answers_are_refused(cut in 0_usize..100) {
-            for gift in gifts() {
-                let whole = frame(&Answer { calls: calls(), result: Ok(gift) }.write());
-                let cut = whole.len().saturating_sub(cut + 1).max(4);
-                prop_assert!(Answer::read(&whole[..cut], &Words::default()).is_err());
-            }
-        }
-    }
-}
+mod tests;

@@ -11,7 +11,7 @@ use super::frame;
 use super::message::{Answer, Gift, Request};
 use super::words::Words;
 use crate::hsm::backend::{
-    ChangeableAttributes, IV_LEN, ObjectHandle, Sealed, Session, TAG_LEN, TokenIdentity,
+    ChangeableAttributes, IV_LEN, ObjectHandle, Sealed, Session, Signing, TAG_LEN, TokenIdentity,
 };
 use crate::hsm::fault::{Fault, FaultKind};
 use crate::hsm::key::KeyAttributes;
@@ -212,6 +212,14 @@ impl Session for ProcessSession {
         match self.ask(&Request::MakeProbeKey)? {
             Gift::Object(object) => Ok(self.to_parent(object)),
             _ => Err(self.misunderstood(&Request::MakeProbeKey)),
+        }
+    }
+
+    fn sign(&mut self, key: ObjectHandle, how: Signing, input: &[u8]) -> Result<Vec<u8>, Fault> {
+        let request = Request::Sign { key: self.to_child(key)?, how, input };
+        match self.ask(&request)? {
+            Gift::Signature(signature) if signature.len() == how.signature_len() => Ok(signature),
+            _ => Err(self.misunderstood(&request)),
         }
     }
 }

@@ -22,6 +22,9 @@ const FUNCTIONS: &[&str] = &[
     "C_FindObjects",
     "C_FindObjectsFinal",
     "C_GenerateKey",
+    "C_SignInit",
+    "C_Sign",
+    "C_GenerateKeyPair",
     "C_OpenSession",
     "C_CloseSession",
     "C_Login",
@@ -212,6 +215,7 @@ mod tests {
             include_str!("../pkcs11/mod.rs"),
             include_str!("../pkcs11/objects.rs"),
             include_str!("../pkcs11/session.rs"),
+            include_str!("../pkcs11/signing.rs"),
         ] {
             let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
             let texts = source.split('"').filter(|text| text.starts_with("C_"));

@@ -28,6 +28,8 @@ pub enum Material {
     GenericSecret,
     /// The private key of a new RSA pair of 2048 bits; encrypt and decrypt usage only.
     Rsa2048,
+    /// The private key of a new EC pair over P-256, and its public key under the same label.
+    EcP256,
 }
 
 impl ForeignTool {
@@ -119,6 +121,19 @@ impl ForeignTool {
             made.expect("the token makes RSA keys");
             return;
         }
+        if material == Material::EcP256 {
+            let curve = vec![0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+            let public = [
+                Attribute::Token(true),
+                Attribute::Private(false),
+                Attribute::EcParams(curve),
+                Attribute::Label(label.to_vec()),
+                Attribute::Id(id.to_vec()),
+            ];
+            let made = self.0.generate_key_pair(&Mechanism::EccKeyPairGen, &public, &template);
+            made.expect("the token makes EC keys");
+            return;
+        }
         template.extend([
             Attribute::Class(ObjectClass::SECRET_KEY),
             Attribute::Sensitive(true),
@@ -134,6 +149,24 @@ impl ForeignTool {
             _ => [Attribute::KeyType(KeyType::GENERIC_SECRET), Attribute::Value(vec![7; 32])],
         });
         self.0.create_object(&template).expect("the token takes the key");
+    }
+
+    /// `CKA_EC_POINT` of the public key of a label.
+    ///
+    /// # Panics
+    /// Where there is none.
+    pub fn point(&self, label: &[u8]) -> Vec<u8> {
+        let points = self.find(label).into_iter().filter_map(|object| {
+            let class = self.0.get_attributes(object, &[AttributeType::Class]).ok()?;
+            if class != [Attribute::Class(ObjectClass::PUBLIC_KEY)] {
+                return None;
+            }
+            match self.0.get_attributes(object, &[AttributeType::EcPoint]).ok()?.pop() {
+                Some(Attribute::EcPoint(point)) => Some(point),
+                _ => None,
+            }
+        });
+        points.last().expect("a public key bears the label")
     }
 
     /// Changes attributes of all objects of a label.

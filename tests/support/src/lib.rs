@@ -5,6 +5,7 @@
 //! [`site::Site`] makes what a daemon is started from, [`daemon::Daemon`] runs it,
 //! [`request::Request`] is what KMS sends, and [`http::Connection`] carries it.
 
+pub mod audit_log;
 pub mod aws_sample;
 pub mod caller;
 pub mod certificates;

@@ -82,6 +82,8 @@ pub struct Configuration {
     pub drain: BTreeMap<&'static str, String>,
     /// Lines of `[log]`.
     pub log: BTreeMap<&'static str, String>,
+    /// Lines of `[audit]`, whose directory is [`Site::audit`]; `None`: there is no audit log.
+    pub audit: Option<BTreeMap<&'static str, String>>,
     /// Lines of `[reload]`.
     pub reload: BTreeMap<&'static str, String>,
     /// Lines of the token's table.
@@ -110,6 +112,7 @@ impl Configuration {
             tls: Some(BTreeMap::new()),
             drain: BTreeMap::from([("delay", text("0s"))]),
             log: BTreeMap::from([("level", text("debug"))]),
+            audit: None,
             reload: BTreeMap::new(),
             token: BTreeMap::new(),
             ops: port_0(),
@@ -167,6 +170,11 @@ impl Site {
         let directory = self.path().join("module");
         fs::create_dir_all(&directory).expect("a test's directory can be written");
         directory.join(name)
+    }
+
+    /// The directory of the audit log, if the configuration has one.
+    pub fn audit(&self) -> PathBuf {
+        self.path().join("audit")
     }
 
     /// Writes the configuration, in place of the one that may be there.
@@ -269,6 +277,7 @@ impl Site {
             tls,
             drain,
             log,
+            audit,
             reload,
             token,
             ops,
@@ -299,6 +308,14 @@ impl Site {
         table("server.drain", drain);
         table("ops", ops);
         table("log", log);
+        if let Some(lines) = audit {
+            let directory = self.audit();
+            xksd::audit::store::make_directory(&directory)
+                .expect("a test's directory can be written");
+            let mut lines = lines.clone();
+            lines.insert("directory", text(directory.display()));
+            table("audit", &lines);
+        }
         table("reload", reload);
         others.iter().for_each(|(name, lines)| table(name, lines));
         let module = module.as_ref().unwrap_or(&self.token.module);

@@ -5,10 +5,13 @@
 
 mod cryptography;
 mod objects;
+mod signatures;
 
 pub use cryptography::*;
 pub use objects::*;
+pub use signatures::*;
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use xksd::hsm::backend::{Backend, IV_LEN, ObjectHandle, Session};
 use xksd::hsm::fault::{Fault, FaultKind};
 use xksd::hsm::key::{KeyKind, Usage};
@@ -26,6 +29,8 @@ pub trait Keys {
     fn destroy(&self, label: &[u8]);
     /// Whether the token decrypts what was encrypted under an IV of 16 bytes (P-50).
     fn takes_long_ivs(&self) -> bool;
+    /// `CKA_EC_POINT` of the public key of this label.
+    fn point(&self, label: &[u8]) -> Vec<u8>;
     /// Whether the token takes labels that are no UTF-8.
     fn takes_any_label(&self) -> bool;
 }
@@ -47,6 +52,10 @@ impl Keys for ForeignTool {
         true
     }
 
+    fn point(&self, label: &[u8]) -> Vec<u8> {
+        ForeignTool::point(self, label)
+    }
+
     fn takes_any_label(&self) -> bool {
         ForeignTool::takes_any_label(self)
     }
@@ -62,7 +71,16 @@ impl Keys for MemoryBackend {
                 Ok(value) => key.value = value,
                 Err(_) => key.kind = aes(value.len()),
             },
-            Material::GenericSecret => key.kind = KeyKind::Other("GENERIC_SECRET".into()),
+            Material::GenericSecret => {
+                key.kind = KeyKind::Other("GENERIC_SECRET".into());
+                key.value = [7; 32];
+            }
+            Material::EcP256 => {
+                let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING);
+                let pair = pair.and_then(|pair| pair.to_pkcs8v1()).expect("keys can be made");
+                key.kind = KeyKind::Other("EC".into());
+                key.pair = Some(pair.as_ref().to_vec());
+            }
             Material::Rsa2048 => key.kind = KeyKind::Other("RSA_2048".into()),
         }
         MemoryBackend::add(self, key);
@@ -81,6 +99,17 @@ impl Keys for MemoryBackend {
 
     fn takes_long_ivs(&self) -> bool {
         false
+    }
+
+    fn point(&self, label: &[u8]) -> Vec<u8> {
+        let key = self.find(label).expect("the key is there");
+        let mut point = Vec::new();
+        self.change(key, |key| {
+            let pair = key.pair.as_ref().expect("it is an EC key");
+            let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pair);
+            point = pair.expect("it was made here").public_key().as_ref().to_vec();
+        });
+        point
     }
 
     fn takes_any_label(&self) -> bool {

@@ -30,8 +30,10 @@ pub struct MemoryKey {
     pub kind: KeyKind,
     /// What it may be used for.
     pub usage: Usage,
-    /// Its value, which is used if `kind` is AES-256.
+    /// Its value, which is used if `kind` is AES-256 or a generic secret.
     pub value: [u8; 32],
+    /// The pair, in PKCS#8, if `kind` is EC.
+    pub pair: Option<Vec<u8>>,
     /// `CKA_CHECK_VALUE`, whatever the value is.
     pub check_value: Option<[u8; 3]>,
     /// What C_GetAttributeValue returns for it; `None`: its attributes.
@@ -49,6 +51,7 @@ impl MemoryKey {
             kind: KeyKind::Aes { bits: 256 },
             usage: Usage { encrypt: true, decrypt: true, ..Usage::default() },
             value,
+            pair: None,
             check_value: None,
             unreadable: None,
         }

@@ -1,10 +1,15 @@
 //! The calls of a session on a token in memory.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use xksd::hsm::backend::{ChangeableAttributes, IV_LEN, ObjectHandle, Sealed, Session, TAG_LEN};
+use aws_lc_rs::digest::{Digest, SHA256};
+use aws_lc_rs::hmac;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use xksd::hsm::backend::{
+    ChangeableAttributes, IV_LEN, ObjectHandle, Sealed, Session, Signing, TAG_LEN,
+};
 use xksd::hsm::codes;
 use xksd::hsm::fault::Fault;
-use xksd::hsm::key::{KeyAttributes, Usage};
+use xksd::hsm::key::{KeyAttributes, KeyKind, Usage};
 use xksd::secret::Plaintext;
 use xksd::wire::gcm::Iv;
 
@@ -159,5 +164,31 @@ impl Session for MemorySession {
         let key = MemoryKey::aes_256("xksd:probe");
         let (number, _) = self.token.state().add(key, Some(self.number));
         Ok(ObjectHandle { generation: self.generation, number })
+    }
+
+    fn sign(&mut self, key: ObjectHandle, how: Signing, input: &[u8]) -> Result<Vec<u8>, Fault> {
+        self.enter("C_SignInit")?;
+        let MemoryKey { kind, usage, value, pair, .. } = self.key("C_SignInit", key)?;
+        let fits = match how {
+            Signing::EcdsaP256 => kind == KeyKind::Other("EC".into()),
+            Signing::HmacSha256 => kind == KeyKind::Other("GENERIC_SECRET".into()),
+        };
+        let code = if !usage.sign {
+            codes::KEY_FUNCTION_NOT_PERMITTED
+        } else if !fits {
+            codes::KEY_TYPE_INCONSISTENT
+        } else {
+            self.enter("C_Sign")?;
+            let Some(pair) = pair else {
+                let key = hmac::Key::new(hmac::HMAC_SHA256, &value);
+                return Ok(hmac::sign(&key, input).as_ref().to_vec());
+            };
+            let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+            let pair = EcdsaKeyPair::from_pkcs8(algorithm, &pair).expect("a test made it");
+            let digest = Digest::import_less_safe(input, &SHA256).expect("it is a hash");
+            let signature = pair.sign_digest(&digest).expect("it can sign");
+            return Ok(signature.as_ref().to_vec());
+        };
+        Err(Fault::returned("C_SignInit", code))
     }
 }
