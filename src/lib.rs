@@ -33,7 +33,7 @@
 //! | 5 process | [`daemon`], [`cli`], [`doctor`], [`config`], [`telemetry`] |
 //! | 4 compose | [`server`] |
 //! | 3 act | [`operations`], [`lifecycle`], [`client`], [`catalogue`], [`tls`], [`metrics`], [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
-//! | 2 decide | [`keystore`], [`limits`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`] |
+//! | 2 decide | [`keystore`], [`policy`], [`limits`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`] |
 //! | 1 protocol | [`wire`], [`sigv4`] |
 //! | 0 words | [`names`], [`secret`], [`clock`] |
 //!
@@ -53,6 +53,7 @@ pub mod limits;
 pub mod metrics;
 pub mod names;
 pub mod operations;
+pub mod policy;
 pub mod secret;
 pub mod server;
 pub mod sigv4;

@@ -11,6 +11,7 @@ const LAYERS: [&[&str]; 6] = [
     &["wire", "sigv4"],
     &[
         "keystore",
+        "policy",
         "hsm::backend",
         "hsm::fault",
         "hsm::key",
@@ -29,7 +30,7 @@ const LAYERS: [&[&str]; 6] = [
 const EXCEPTIONS: [(&str, &str); 0] = [];
 
 /// Who may name what: a word that stands in a path, and the modules in which it may.
-const ONLY: [(&str, &[&str]); 11] = [
+const ONLY: [(&str, &[&str]); 13] = [
     ("cryptoki", &[]),
     ("cryptoki_sys", &["hsm::pkcs11"]),
     ("libloading", &["hsm::pkcs11"]),
@@ -40,6 +41,8 @@ const ONLY: [(&str, &[&str]); 11] = [
     ("clap", &["cli", "main"]),
     ("config", &["config", "daemon", "cli", "doctor"]),
     ("aws_sigv4", &["sigv4"]),
+    ("cedar_policy", &["policy"]),
+    ("miette", &["policy"]),
     ("tokio_rustls", &["server", "client"]),
 ];
 
