@@ -1,10 +1,11 @@
 //! Key stores: what one path prefix may reach.
 //!
 //! A key store is an isolated tenant (P-4): its own credentials, Regions, key rules and tokens.
-//! Access is proved step by step by types. [`Keystore::permit`] wants a [`Verified`] signature and
-//! gives a [`Permit`] for one external key id; only a permit and the key that the catalogue holds
+//! Access is proved step by step by types. [`Keystore::judge`] wants a [`Verified`] signature, asks the
+//! policies, and gives a [`Permit`] for one external key id; only a permit and the key that the catalogue holds
 //! under that id make an [`AuthorizedKey`], and only that reaches the HSM.
 
+mod judged;
 mod rule;
 
 use std::collections::HashMap;
@@ -17,11 +18,13 @@ use crate::limits::{self, Admission, Exceeded, KeyLimiters, Limiter};
 use crate::names::{
     AccessKeyId, ExternalKeyId, KeyVersion, KeystoreName, ObjectId, PathPrefix, Region, TokenName,
 };
+use crate::policy::{Allowed, Authorization};
 use crate::sigv4::{Credentials, Verified};
 use crate::wire::ciphertext_format::{CiphertextFormat, Formats};
 use crate::wire::ciphertext_metadata::CiphertextMetadata;
 use crate::wire::request::IntegrityValue;
 
+pub use judged::{Asked, Judged};
 pub use rule::{KeyRule, KeyRuleError};
 
 /// What a key store is made from.
@@ -51,6 +54,8 @@ pub struct Settings {
     pub quota: limits::Settings,
     /// How much may be asked of each of its keys.
     pub key_quota: limits::Settings,
+    /// What its policies say (P-80).
+    pub authorization: Authorization,
 }
 
 /// Which encryptions are decrypted again, and compared, before they are answered.
@@ -180,23 +185,14 @@ impl Keystore {
         self.requests.admit().map_err(Refused::OverQuota)
     }
 
-    /// Lets a verified caller, whose request was admitted, name one external key of this key store.
-    pub fn permit<'a>(
-        &'a self,
-        caller: &Verified,
-        _admission: &Admission,
-        id: &'a ExternalKeyId,
-    ) -> Result<Permit<'a>, Refused> {
-        self.open(caller)?;
-        if self.settings.keys.iter().any(|rule| rule.allows(id)) {
-            Ok(Permit { id, keystore: &self.settings, requests: &self.requests_by_key })
-        } else {
-            Err(Refused::KeyNotAllowed)
-        }
+    /// What its policies say (P-80).
+    pub fn authorization(&self) -> &Authorization {
+        &self.settings.authorization
     }
 }
 
-/// Proof that a verified caller may name this external key.
+/// Proof that a verified caller may ask for this external key: by the key rules, and by the policies,
+/// whose word is in it.
 ///
 /// It cannot be made elsewhere:
 /// ```compile_fail,E0451
@@ -211,6 +207,7 @@ pub struct Permit<'a> {
     id: &'a ExternalKeyId,
     keystore: &'a Settings,
     requests: &'a KeyLimiters,
+    _allowed: Allowed,
 }
 
 /// Whether a decryption follows the encryption.
@@ -437,6 +434,7 @@ mod tests {
             formats: Formats::Own,
             quota: limits::Settings::default(),
             key_quota: limits::Settings::default(),
+            authorization: Authorization::Open,
         })
     }
 

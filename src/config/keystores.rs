@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
+use super::authorization::authorization;
 use super::parse::{alternatives, flag, number_within};
 use super::reader::{Section, Shape, parsed};
 use super::report::Wrong;
@@ -61,6 +62,7 @@ fn keystore(
     let formats = formats(section);
     let quota = self::quota(section, "quota");
     let key_quota = self::quota(section, "key_quota");
+    let authorization = authorization(section);
     let credentials = credentials(name_text, section, seen);
     Some(Settings {
         name: name?,
@@ -75,6 +77,7 @@ fn keystore(
         formats: formats?,
         quota: quota?,
         key_quota: key_quota?,
+        authorization: authorization?,
     })
 }
 

@@ -1,13 +1,15 @@
 //! The configuration: what a file and the environment say, as the settings of every component.
 //!
 //! [`load`] reads the file and the overrides as one tree of values (`source`), takes it apart
-//! section by section (`server`, `tokens`, `keystores`) through a `reader` that collects
+//! section by section (`server`, `tokens`, `keystores` and its `authorization`) through a `reader` that collects
 //! every fault in a `report`, and gives a [`Config`] that is valid as a whole, or all [`ConfigErrors`].
 //! Each key is read at one place, and there its default stands, written as in the file.
 
+mod authorization;
 mod fault;
 mod keystores;
 mod parse;
+pub mod policy_files;
 mod reader;
 mod report;
 mod secrets;

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -26,6 +26,7 @@ use super::connections::{Connections, Place};
 use super::drain::Draining;
 use super::proxy_header;
 use crate::metrics::{Closed, Metrics};
+use crate::tls;
 
 /// AWS's network load balancer forgets a silent connection after 350 s.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -97,6 +98,8 @@ pub trait Serve: Clone + Send + Sync + 'static {
 pub struct Connection {
     /// The other end; what a trusted load balancer says it is.
     pub peer: SocketAddr,
+    /// Subject of its certificate, once the handshake has asked for one.
+    pub client_subject: OnceLock<Arc<str>>,
     /// Tells the stream when requests begin and end.
     pub activity: Arc<Activity>,
     /// Whose turn it is to have a body read.
@@ -216,8 +219,15 @@ impl<S: Serve> Acceptor<S> {
             () = place.evicted() => return self.count(|metrics| metrics.closed(Closed::Limit)),
         };
         let (bodies, close) = (Semaphore::new(BODIES), Notify::new());
-        let connection =
-            Arc::new(Connection { peer, activity: Arc::default(), bodies, place, close });
+        let client_subject = OnceLock::new();
+        let connection = Arc::new(Connection {
+            peer,
+            client_subject,
+            activity: Arc::default(),
+            bodies,
+            place,
+            close,
+        });
         match &self.transport {
             Transport::Plain => self.serve(stream, connection, Http::One).await,
             Transport::Tls(config) => {
@@ -234,7 +244,11 @@ impl<S: Serve> Acceptor<S> {
                 match handshake {
                     Ok(stream) => {
                         self.count(|metrics| metrics.tls_handshake(start.elapsed()));
-                        let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                        let session = stream.get_ref().1;
+                        let h2 = session.alpn_protocol() == Some(b"h2");
+                        if let Some(subject) = tls::client_subject(session) {
+                            connection.client_subject.get_or_init(|| subject.into());
+                        }
                         let http = if h2 { Http::Two } else { Http::One };
                         self.serve(stream, connection, http).await;
                     }

@@ -11,10 +11,10 @@ use http::HeaderMap;
 
 use super::record::Record;
 use super::rescue::{Failure, Rescued};
-use crate::clock::Deadline;
+use crate::clock::{Clock, Deadline};
 use crate::hsm::fleet::Group;
 use crate::hsm::lanes::Lane;
-use crate::keystore::{Keystore, Keystores};
+use crate::keystore::{Asked, Keystore, Keystores, Permit};
 use crate::limits::Admission;
 use crate::metrics::Metrics;
 use crate::names::{ExternalKeyId, KeystoreName};
@@ -65,6 +65,8 @@ pub struct Head {
     pub headers: HeaderMap,
     /// Who sent it, by TCP or by a trusted load balancer's word.
     pub peer: SocketAddr,
+    /// Subject of the client's certificate, where one was asked for (P-16).
+    pub client_subject: Option<Arc<str>>,
     /// When it had arrived completely.
     pub arrived: Instant,
 }
@@ -131,8 +133,20 @@ impl Pipeline {
             Target::Key { id, operation } => {
                 // Before the body is looked at: what is too much costs next to nothing.
                 let admission = keystore.admit(&caller)?;
-                let mut call =
-                    KeyCall { caller, admission, keystore, id: &id, group, arrived, deadline };
+                let client_subject = head.client_subject.as_deref();
+                let mut call = KeyCall {
+                    caller,
+                    admission,
+                    keystore,
+                    id: &id,
+                    operation,
+                    client_subject,
+                    group,
+                    arrived,
+                    deadline,
+                    clock: self.verifier.clock(),
+                    metrics: &self.metrics,
+                };
                 match operation {
                     KeyOperation::Metadata => call.describe(body, record).await,
                     KeyOperation::Encrypt => call.encrypt(body, self.snapshot.limits, record).await,
@@ -188,19 +202,37 @@ struct KeyCall<'a> {
     admission: Admission,
     keystore: &'a Keystore,
     id: &'a ExternalKeyId,
+    operation: KeyOperation,
+    client_subject: Option<&'a str>,
     group: &'a Group,
     arrived: Instant,
     deadline: Deadline,
+    clock: Clock,
+    metrics: &'a Metrics,
 }
 
-impl KeyCall<'_> {
+impl<'c> KeyCall<'c> {
+    /// What the key rules and the policies say (P-80), once it is known what is asked.
+    fn permit(&self, record: &mut Record) -> Result<Permit<'c>, Failure> {
+        let Self { operation, client_subject, .. } = *self;
+        let (metadata, time) = (&record.metadata, self.clock.now());
+        let asked = Asked { operation, metadata, client_subject, time };
+        let start = Instant::now();
+        let judged = self.keystore.judge(&self.caller, &self.admission, self.id, &asked)?;
+        if let Some(decision) = judged.decision() {
+            self.metrics.decided(self.keystore.name(), decision.outcome(), start.elapsed());
+            record.decision = Some(decision.clone());
+        }
+        Ok(judged.into_permit()?)
+    }
+
     async fn describe(
         &mut self,
         body: &[u8],
         record: &mut Record,
     ) -> Result<ResponseBody, Failure> {
         record.metadata = MetadataRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
-        let permit = self.keystore.permit(&self.caller, &self.admission, self.id)?;
+        let permit = self.permit(record)?;
         let mut call = self.call(record);
         Ok(operations::describe(&mut call, &permit).await?.to_body())
     }
@@ -213,7 +245,7 @@ impl KeyCall<'_> {
     ) -> Result<ResponseBody, Failure> {
         let mut request = EncryptRequest::parse(body, limits).map_err(|r| rejected(r, record))?;
         record.metadata = std::mem::take(&mut request.metadata);
-        let permit = self.keystore.permit(&self.caller, &self.admission, self.id)?;
+        let permit = self.permit(record)?;
         let mut call = self.call(record);
         Ok(operations::encrypt(&mut call, &permit, request).await?.to_body())
     }
@@ -226,7 +258,7 @@ impl KeyCall<'_> {
     ) -> Result<ResponseBody, Failure> {
         let mut request = DecryptRequest::parse(body, limits).map_err(|r| rejected(r, record))?;
         record.metadata = std::mem::take(&mut request.metadata);
-        let permit = self.keystore.permit(&self.caller, &self.admission, self.id)?;
+        let permit = self.permit(record)?;
         let mut call = self.call(record);
         Ok(operations::decrypt(&mut call, &permit, request).await?.to_body())
     }

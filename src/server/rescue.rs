@@ -12,6 +12,7 @@ use crate::keystore::Refused;
 use crate::limits::Exceeded;
 use crate::metrics::QuotaOf;
 use crate::operations::OperationError;
+use crate::policy::Denial;
 use crate::sigv4;
 use crate::wire::error::{ErrorBody, ErrorName};
 use crate::wire::request_error::RequestError;
@@ -40,6 +41,9 @@ pub enum Failure {
     /// The caller is known and may not do this.
     #[error("{0}")]
     Refused(#[from] Refused),
+    /// The policies of the key store deny it (P-80).
+    #[error("{0}")]
+    Denied(#[from] Denial),
     /// The body is no request.
     #[error("{0}")]
     Request(#[from] RequestError),
@@ -145,6 +149,15 @@ fn translate(failure: &Failure) -> Translation {
             return (AuthenticationFailed, failure.advice().into(), Caller);
         }
         Failure::Refused(refused) => return refusal(*refused),
+        Failure::Denied(denial) => {
+            let denied = "the authorization policies of the external key store proxy do not allow \
+                          this request";
+            let message = match denial.reason() {
+                Some(reason) => format!("{denied}: {reason}").into(),
+                None => denied.into(),
+            };
+            return (AccessDenied, message, Caller);
+        }
         Failure::Request(error) => {
             let name = if error.is_unsupported() { UnsupportedOperation } else { Validation };
             return (name, error.to_string().into(), Caller);

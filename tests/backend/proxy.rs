@@ -19,6 +19,7 @@ use xksd::keystore::{self, Keystore, Keystores, VerifyWrites};
 use xksd::limits;
 use xksd::metrics::Metrics;
 use xksd::names::TokenName;
+use xksd::policy::Authorization;
 use xksd::secret::Secret;
 use xksd::server::pipeline::{Head, Pipeline, Snapshot};
 use xksd::server::rescue::Failure;
@@ -98,6 +99,7 @@ impl Proxy {
             formats: Formats::Own,
             quota: limits::Settings::default(),
             key_quota: limits::Settings::default(),
+            authorization: Authorization::Open,
         };
         let group = Arc::new(Group::new(tokens.clone()));
         let keeper = tokio::spawn(Keeper::new(group.clone(), keystore.keys.clone()).run());
@@ -147,6 +149,7 @@ impl Proxy {
             authority: None,
             headers,
             peer: "192.0.2.1:1".parse().expect("it is an address"),
+            client_subject: None,
             arrived: Instant::now(),
         };
         let body = async { Ok::<_, Failure>(request.body) };

@@ -54,7 +54,7 @@ impl House {
         }
         toml.push_str(&format!(
             "[keystores.demo]\nprefix = \"demo\"\nregions = [\"us-east-1\"]\nkeys = [\"*\"]\n\
-             tokens = {names:?}\n[[keystores.demo.credentials]]\n\
+             tokens = {names:?}\nauthorization.mode = \"off\"\n[[keystores.demo.credentials]]\n\
              access_key_id = \"ABCDEFGHIJKLMNOPQRST\"\nsecret = {{ file = \"secret\" }}\n"
         ));
         house.write("xksd.toml", &toml);

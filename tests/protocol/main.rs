@@ -4,6 +4,7 @@
 //! that only ask share one daemon, [`world::daemon`]; those that configure, stop or fill it have
 //! one of their own. They run in parallel and never sleep to let something happen.
 
+mod authorization;
 mod aws_sample;
 mod bad_requests;
 mod bodies;

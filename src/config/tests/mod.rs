@@ -39,6 +39,9 @@ regions = ["us-east-1"]
 tokens = ["hsm"]
 keys = ["demo-*", "other"]
 
+[keystores.demo.authorization]
+mode = "off"
+
 [[keystores.demo.credentials]]
 access_key_id = "ABCDEFGHIJKLMNOPQRST"
 secret = { file = "demo.secret" }

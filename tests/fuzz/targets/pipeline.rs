@@ -20,6 +20,7 @@ use xksd::keystore::{Keystore, Keystores, Settings, VerifyWrites};
 use xksd::limits;
 use xksd::metrics::Metrics;
 use xksd::names::{AccessKeyId, Region};
+use xksd::policy::Authorization;
 use xksd::secret::Secret;
 use xksd::server::pipeline::{Head, Pipeline, Snapshot};
 use xksd::server::rescue::Failure;
@@ -69,6 +70,7 @@ impl Site {
             }),
             quota: limits::Settings::default(),
             key_quota: limits::Settings::default(),
+            authorization: Authorization::Open,
         });
         let group = Arc::new(Group::new(vec![Arc::new(memory(&runtime, &metrics))]));
         // It reads the keys while the runtime serves a request, which waits for it.
@@ -118,6 +120,7 @@ impl Site {
             authority: None,
             headers,
             peer: "192.0.2.1:1".parse().unwrap(),
+            client_subject: None,
             arrived: Instant::now(),
         };
         let body = async { Ok::<_, Failure>(rest) };
