@@ -9,6 +9,7 @@ mod doctor;
 mod failure;
 mod hsm_worker;
 mod keys;
+mod policy;
 mod serve;
 mod startup;
 mod status;
@@ -29,7 +30,7 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, bench bad answers, or keys verify a difference, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
+const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, bench bad answers, keys verify a difference, or policy something unexpected, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
     error, 71 refused by the operating system, 73 cannot be created or changed, 74 output cannot be written, \
     77 PIN refused, 78 configuration.";
 
@@ -43,6 +44,9 @@ enum Command {
     /// Make, list, rotate, disable and destroy the keys of HSM tokens
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Check, test and explain authorization policies
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// Look for what will go wrong before KMS does: configuration, certificate, HSM, keys
     Doctor(doctor::Doctor),
     /// Measure how fast a proxy answers, ours or another
@@ -81,6 +85,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(serve) => serve.run(),
         Command::Config(config) => config.run(),
         Command::Keys(keys) => keys.run(),
+        Command::Policy(policy) => policy.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Bench(bench) => bench.run(),
         Command::Status(status) => status.run(),

@@ -16,7 +16,10 @@ const MAX_FILE_LEN: u64 = 16 * 1024 * 1024;
 pub fn find(path: &Path) -> Result<Vec<PathBuf>, String> {
     let pattern = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let Some((before, after)) = pattern.split_once('*') else { return Ok(vec![path.to_owned()]) };
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
     let entries = std::fs::read_dir(directory)
         .map_err(|error| format!("{} cannot be read: {error}", directory.display()))?;
     let fits = |name: &str| {
