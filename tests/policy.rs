@@ -298,6 +298,7 @@ fn decisions_are_measured() {
     let count = fs::read_to_string(file).unwrap().matches("[[case]]").count();
     let words = format!("{} decisions; microseconds: p50 ", count * 10);
     assert!(said.stderr.starts_with(&words), "{}", said.stderr);
+    assert!(!said.stderr.contains("p50 0.0,"), "a decision takes longer: {}", said.stderr);
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl Decision {
 
     /// What the policies said against the request.
     pub(super) fn denial(&self) -> Denial {
-        Denial { reason: self.reasons.first().map(|reason| LogText::new(reason).to_string()) }
+        Denial::because(self.reasons.first().map(String::as_str))
     }
 }
 
@@ -94,6 +94,11 @@ pub struct Denial {
 }
 
 impl Denial {
+    /// A denial with this `@reason`.
+    pub(crate) fn because(reason: Option<&str>) -> Self {
+        Self { reason: reason.map(|reason| LogText::new(reason).to_string()) }
+    }
+
     /// The `@reason` of the first policy that denied it, fit for the caller: printable ASCII, 256
     /// characters at most.
     pub fn reason(&self) -> Option<&str> {

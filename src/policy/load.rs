@@ -58,16 +58,22 @@ pub(super) fn load(
     let result = Validator::new(schema()).validate(&loaded.set, ValidationMode::Strict);
     // Ours are valid, which a test holds: what is said is said of the operator's.
     let source = |id: &PolicyId| origins.get(id).and_then(|index| sources.get(*index));
-    let mut seen = Vec::new();
-    for error in result.validation_errors() {
-        if let Some(Source { path, text }) = source(error.policy_id()) {
+    let mut errors: Vec<_> = result
+        .validation_errors()
+        .filter_map(|error| {
+            let Source { path, text } = source(error.policy_id())?;
             let fault = PolicyFault::of_cedar(path, text, error);
-            // The validator says it anew for each kind of principal and action.
-            let what = (std::mem::discriminant(error), path, fault.place.clone());
-            if !seen.contains(&what) {
-                seen.push(what);
-                loaded.faults.push(fault);
-            }
+            Some((std::mem::discriminant(error), fault))
+        })
+        .collect();
+    // The validator says it anew for each kind of principal and action, in no order.
+    errors.sort_by(|(_, one), (_, other)| one.problem.cmp(&other.problem));
+    let mut seen = Vec::new();
+    for (kind, fault) in errors {
+        let what = (kind, fault.file.clone(), fault.place.clone());
+        if !seen.contains(&what) {
+            seen.push(what);
+            loaded.faults.push(fault);
         }
     }
     for warning in result.validation_warnings() {

@@ -392,8 +392,11 @@ mod tests {
         let faults = codes::ALL.iter().flat_map(|&(code, _)| {
             ["C_EncryptInit", "C_Decrypt"].map(|function| Fault::returned(function, code))
         });
+        let longest = "\u{e9}".repeat(1000);
+        let denials = [None, Some("a reason"), Some(&*longest)].map(Denial::because);
         [Path, Method, BodyTooLarge, BodyLate, BodyBroken, Panicked]
             .into_iter()
+            .chain(denials.map(Failure::Denied))
             .chain(refusals.map(Failure::Refused))
             .chain(operations.map(Operation))
             .chain(faults.map(|fault| Operation(OperationError::Token(fault.into()))))

@@ -98,7 +98,7 @@ impl Test {
                 for _ in 0..self.measure {
                     let start = Instant::now();
                     let _ = std::hint::black_box(authorization.judge(&question.facts()));
-                    times.saturating_record(nanoseconds(start.elapsed()));
+                    times.record(nanoseconds(start.elapsed())).expect("it grows as it must");
                 }
                 match case.judgement.of(authorization, &question) {
                     Ok(()) => passed += 1,

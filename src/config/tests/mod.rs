@@ -1,3 +1,4 @@
+mod authorization;
 mod faults;
 mod secrets;
 mod template;

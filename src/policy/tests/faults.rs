@@ -31,9 +31,11 @@ permit (principal, action, resource);
 @id("thirteen") permit (principal, action, resource) when { principal.account == xks::Account::"111122223333" };
 "#;
     let faults = faults(policies(broken));
-    // One mistake is one fault, in however many kinds of requests it is one.
+    // One mistake is one fault, in however many kinds of requests it is one. A policy for an action or
+    // a type that is none applies to nothing, which is said as well.
     let lines: Vec<_> = faults.iter().map(|fault| fault.1).collect();
-    assert_eq!(lines, (1..=15).collect::<Vec<_>>(), "{faults:#?}");
+    let expected = [1, 2, 2, 3, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
+    assert_eq!(lines, expected, "{faults:#?}");
     let position = |line| faults.iter().find(|fault| fault.1 == line).unwrap().2;
     assert_eq!(position(1), 56, "{faults:#?}");
     assert_eq!(position(9), 58, "{faults:#?}");
