@@ -17,6 +17,9 @@ export KRYOPTIC_MODULE := $(TARGET_DIR)/kryoptic/debug/libkryoptic_module.so
 # SoftHSM2 behind p11-kit server, for the tests that want an HSM across a network.
 export NETWORK_HSM_DIRECTORY := $(TARGET_DIR)/p11-kit
 
+# Prometheus's own checker, for the tests of /metrics; one in PATH will do as well.
+export PROMTOOL := $(TARGET_DIR)/promtool/promtool
+
 # make run LISTEN=127.0.0.1:9000 OPS_LISTEN=... PREFIX=... REGION=... KEYS=a,b
 # On the command line only: a PREFIX or REGION of the environment is about something else.
 option = $(if $(filter command,$(origin $(1))),$(2) '$($(1))')
@@ -33,6 +36,7 @@ test-setup:
 	cargo fetch --locked --manifest-path tests/fuzz/Cargo.toml
 	tests/kryoptic/build.sh '$(TARGET_DIR)/kryoptic'
 	tests/p11-kit/build.sh '$(NETWORK_HSM_DIRECTORY)'
+	tests/promtool/fetch.sh '$(dir $(PROMTOOL))'
 	if [[ ! -x $(TEST_PYTHON) ]]; then python3 -m venv '$(TARGET_DIR)/python'; fi
 	'$(TEST_PYTHON)' -m pip install --quiet --disable-pip-version-check --require-hashes \
 		-r tests/python-requirements.txt
@@ -56,7 +60,7 @@ lint:
 	@cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	if command -v shellcheck >/dev/null; then
-		shellcheck -x softhsm-setup/*.sh tests/kryoptic/build.sh tests/p11-kit/build.sh tests/soak.sh .ci/run
+		shellcheck -x softhsm-setup/*.sh tests/kryoptic/build.sh tests/p11-kit/build.sh tests/promtool/fetch.sh tests/soak.sh .ci/run
 	else
 		echo 'NOT RUN: shellcheck (package shellcheck)'
 	fi

@@ -14,7 +14,7 @@ Installs the Debian packages that are missing for
   run   make run, setup.sh:  softhsm2, openssl, curl
   test  make test:           those, python3, python3-venv, g++, opensc; and for real modules
                              libnss3, libnss3-tools, libclang-dev, libssl-dev, libsqlite3-dev,
-                             pkg-config, debootstrap
+                             pkg-config, debootstrap, systemd
   lint  make lint:           shellcheck
 by apt-get, as root or through sudo. With nothing missing it does nothing and needs nothing.
 END
@@ -60,6 +60,8 @@ want_for_test() {
     want pkg-config has pkg-config
     # An HSM across a network: tests/p11-kit.
     want debootstrap has_debootstrap
+    # systemd-analyze, for the units below deploy/systemd.
+    want systemd has systemd-analyze
 }
 
 case "$#:${1-}:${2-}" in

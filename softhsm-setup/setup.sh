@@ -247,6 +247,9 @@ END
 [ops]
 listen = "$ops_listen"
 
+[state]
+directory = "state"
+
 [tokens.softhsm]
 module = "${module:-$softhsm}"
 label = "xksd"
@@ -287,6 +290,15 @@ keys_of_xksd() {
 present=$(keys_of_xksd list --json) ||
     fail "$EXIT_SOFTWARE" "\`$xksd keys list\` failed" 'what it said is above' \
         "a token that does not fit its PIN any more: move $dir away and run this again"
+
+# Where no key has ever been used, encryptions are counted from zero on. Without a file, the daemon would
+# take the keys for used up, as it has to where keys are there and the file is not.
+mkdir -p -- "$dir/state"
+if [[ $present == '[]' && ! -e $dir/state/encryption-counts ]]; then
+    "$xksd" state init --config "$dir/xksd.toml" 2>/dev/null ||
+        fail "$EXIT_SOFTWARE" "\`$xksd state init\` failed" "$dir/state may be another's"
+fi
+
 for id in "${all_keys[@]}"; do
     # The member that holds the id, in whatever structure; the id's characters need no JSON escape.
     ! grep -Eq "\"(id|key|key_id|external_key_id)\" *: *\"${id//./\\.}\"" <<<"$present" || continue

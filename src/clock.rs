@@ -34,6 +34,11 @@ impl Deadline {
         Self(Instant::now() + budget)
     }
 
+    /// A deadline at this moment.
+    pub fn at(moment: Instant) -> Self {
+        Self(moment)
+    }
+
     /// The moment itself, for timers.
     pub fn instant(self) -> Instant {
         self.0

@@ -1,37 +1,76 @@
 //! The daemon: puts the parts together, serves until told to leave, and leaves in order.
 
+mod candidates;
+mod changes;
+mod counts;
+mod estate;
+mod files;
+mod fixed;
+mod groups;
+mod memory;
+pub mod notify;
+mod origin;
+mod passed;
+mod plan;
+mod reload;
+mod rotation;
+mod status;
 mod tokens;
+mod transport;
+mod watchdog;
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::clock::Clock;
-use crate::config::{Config, Ops, Server, Transport};
+use crate::config::{Config, Ops, Server};
+use crate::counts::Counts;
+use crate::counts::store::StoreError;
 use crate::hsm::pkcs11::exit_now;
-use crate::hsm::process::ProcessBackend;
-use crate::hsm::token::Token;
-use crate::keystore::{Keystore, Keystores};
 use crate::metrics::Metrics;
+use crate::secret::Fingerprints;
 use crate::server::connections::Connections;
 use crate::server::control::{self, Control, ControlError};
 use crate::server::drain::{Drain, Phase};
 use crate::server::http::Xks;
-use crate::server::listener::{self, Acceptor, BindError, Serve};
+use crate::server::listener::{self, Acceptor, Serve};
 use crate::server::ops_listener::{self, Reach};
-use crate::server::pipeline::{Pipeline, Snapshot};
+use crate::server::pipeline::Pipeline;
+use crate::server::pulse::pulse;
+use crate::server::serving::Serving;
+use crate::server::terms::CurrentTerms;
 use crate::sigv4::Verifier;
-use crate::tls::{self, Tls, TlsError};
-use crate::wire::limits::Limits;
+use crate::telemetry::Level;
+use crate::tls::TlsError;
+use crate::traces::exporter::Flush;
+use crate::traces::{self, Traces};
+use estate::{Estate, House, Leaving, Loaded, Shown};
+use files::Files;
+pub(crate) use memory::{hide_memory, lock_memory};
+use notify::{NOTIFY_SOCKET, Notifier};
+use passed::Passed;
+pub use passed::PassedError;
+pub use reload::Load;
+use reload::{Means, Reloader};
+use rotation::Rotator;
 use tokens::Tokens;
 pub(crate) use tokens::is_for_modules;
+use transport::Transport;
 
-/// How long the threads of the tokens may take to leave the HSM library.
-const TOKENS_PATIENCE: Duration = Duration::from_secs(5);
+/// What the service manager is asked for beyond the limits that are known, when the daemon leaves.
+const MARGIN: Duration = Duration::from_secs(5);
+
+/// How long the last traces may take to be sent.
+const TRACES_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long the encryption counts may take to be written at the end.
+const COUNTS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Connections of the operations listeners: a load balancer, Prometheus, and room to spare.
 const OPS_CONNECTIONS: usize = 256;
@@ -48,9 +87,9 @@ pub enum StartError {
     /// No runtime, or no signal handlers.
     #[error("the operating system refused: {0}")]
     System(#[from] std::io::Error),
-    /// An address can't be listened on.
+    /// An address can't be listened on, by a socket of ours or of the service manager's.
     #[error("{0}")]
-    Bind(#[from] BindError),
+    Listen(#[from] PassedError),
     /// The control socket can't be had.
     #[error("{0}")]
     Control(#[from] ControlError),
@@ -60,28 +99,28 @@ pub enum StartError {
     /// Key stores that can't stand side by side; the configuration check names all of them.
     #[error("{0}")]
     Keystores(#[from] crate::keystore::Clash),
+    /// The state directory can't be had.
+    #[error("{0}")]
+    State(#[from] StoreError),
 }
 
 /// Serves until SIGTERM or SIGINT. Does not return after a successful start: it leaves through
 /// `_exit`, since a thread may be inside the HSM library to the end.
-pub fn serve(config: Config) -> Result<ExitCode, StartError> {
+///
+/// `load` reads the configuration anew, and `level` changes what is logged, when it is reloaded.
+pub fn serve(config: Config, load: Load, level: Level) -> Result<ExitCode, StartError> {
     hide_memory();
+    if let Err(error) = lock_memory() {
+        let hint = "it takes LimitMEMLOCK=infinity in the unit, or CAP_IPC_LOCK in a container";
+        tracing::warn!(%error, hint, "cannot lock memory: secrets may be written to swap");
+    }
     raise_descriptor_limit();
+    // While there are no threads.
+    let passed = Passed::take()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let status = runtime.block_on(async { Daemon::start(config)?.run().await })?;
+    let start = || Daemon::start(config, load, level, passed);
+    let status = runtime.block_on(async { start()?.run().await })?;
     exit_now(status)
-}
-
-/// Nothing of our memory is readable through a core dump or a debugger of the same user.
-pub(crate) fn hide_memory() {
-    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
-    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!(%error, "cannot turn core dumps off");
-    }
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    if let Err(error) = setrlimit(Resource::Core, none) {
-        tracing::warn!(%error, "cannot limit core dumps to nothing");
-    }
 }
 
 /// There are descriptors for every connection.
@@ -95,19 +134,21 @@ fn raise_descriptor_limit() {
 }
 
 struct Daemon {
-    tokens: Vec<Arc<Token>>,
-    /// Those whose libraries run in processes of their own.
-    children: Vec<Arc<ProcessBackend>>,
+    serving: Arc<Serving>,
+    tokens: Arc<Tokens>,
     drain: Drain,
     /// Never advanced, only kept: health checks are answered to the very end.
     _ops_drain: Drain,
-    drain_delay: Duration,
-    drain_timeout: Duration,
+    leaving: watch::Sender<Leaving>,
     connections: Arc<Connections>,
+    counts: Option<Arc<Counts>>,
     /// Tasks that live as long as the daemon. If one ends by itself, so does the daemon.
     tasks: JoinSet<()>,
     ops_tasks: JoinSet<()>,
+    /// Has the last traces sent, if there are any.
+    traces: Option<Flush>,
     signals: Signals,
+    notifier: Notifier,
 }
 
 struct Signals {
@@ -125,85 +166,125 @@ impl Signals {
 }
 
 impl Daemon {
-    fn start(config: Config) -> Result<Self, StartError> {
-        let Config { server, ops, log, fleet_size, tokens, keystores, secret_places, .. } = config;
+    fn start(config: Config, load: Load, level: Level, passed: Passed) -> Result<Self, StartError> {
         let signals = Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         };
+        let hangup = signal(SignalKind::hangup())?;
         let metrics = Arc::new(Metrics::new());
+        let tokens = Arc::new(Tokens::new(metrics.clone()));
+        let fingerprints = Arc::<Fingerprints>::default();
         let drain = Drain::default();
         // Addresses and certificates first: what is wrong with them is said before any HSM is
         // touched.
-        let transport = transport(&server.transport, &metrics)?;
-        let sockets = bind_all(&server, &ops)?;
-        let control = ops.control_socket.as_deref().map(control::bind).transpose()?;
-        let keystores = keystores.into_iter().map(Keystore::new).collect();
-        let keystores = Keystores::new(keystores).map_err(|mut clashes| clashes.remove(0))?;
-        let Tokens { tokens, children } = Tokens::start(tokens, &log, &secret_places, &metrics);
+        let transport = Transport::load(&config.server.transport, &fingerprints)?;
+        if matches!(transport.ready, listener::Transport::Plain) {
+            tracing::warn!("INSECURE: plain HTTP on loopback, as the configuration asks");
+        }
+        let sockets = bind_all(&config.server, &config.ops, passed)?;
+        let control = config.ops.control_socket.as_deref().map(control::bind).transpose()?;
+        warn_about_descriptors(config.server.limits.max_connections);
+        let files = Files::new(fingerprints.clone(), config.files.clone());
+        let (on_change, traces) = (config.reload_on_change, config.traces.clone());
+        let file = config.file.clone();
+        let house = House {
+            metrics: metrics.clone(),
+            tokens: tokens.clone(),
+            fingerprints: fingerprints.clone(),
+            level,
+        };
+        let estate = Estate::first(house, Loaded { config, transport })?;
+        let Shown { serving, terms, ops_terms, leaving, connections } = estate.shown.clone();
+        let counts = estate.counts.clone();
+        let notifier = notifier();
+        let means = Means {
+            notifier: notifier.clone(),
+            load,
+            fingerprints,
+            files,
+            on_change,
+            hangup,
+            metrics: metrics.clone(),
+            draining: drain.watch(),
+        };
+        let (reloader, reloading) = Reloader::new(estate, means);
         let mut tasks = JoinSet::new();
-        let groups = tokens::groups(&tokens, &keystores, &mut tasks);
-        let snapshot = Arc::new(Snapshot {
-            keystores,
-            groups,
-            fleet_size,
-            limits: Limits::default(),
-            deadline: server.deadline,
-        });
-        let connections = Connections::new(server.limits.max_connections);
-        warn_about_descriptors(server.limits.max_connections);
+        if let Some(counts) = &counts {
+            tasks.spawn(counts.clone().keep());
+        }
+        let (traces, flush) = start_traces(traces, &metrics, &mut tasks);
         let pipeline =
-            Pipeline::new(snapshot.clone(), Verifier::new(Clock::System), metrics.clone());
+            Pipeline::new(serving.clone(), Verifier::new(Clock::System), metrics.clone())
+                .with_traces(traces);
         let xks = Acceptor {
-            transport,
-            limits: Arc::new(server.limits.clone()),
+            terms: terms.subscribe(),
             connections: connections.clone(),
-            service: Xks {
-                pipeline: Arc::new(pipeline),
-                metrics: metrics.clone(),
-                body_timeout: server.body_timeout,
-            },
+            service: Xks { pipeline: Arc::new(pipeline), metrics: metrics.clone() },
             metrics: Some(metrics.clone()),
             draining: drain.watch(),
         };
+        let mut loops = Vec::new();
         for socket in sockets.xks {
             announce(&socket, "serving XKS");
-            tasks.spawn(xks.clone().run(socket));
+            let (pulse, monitor) = pulse();
+            loops.push(monitor);
+            tasks.spawn(xks.clone().run(socket, pulse));
         }
+        let (served, counted) = (serving.clone(), metrics.clone());
+        tasks.spawn(Rotator::new(served, counted, file, drain.watch()).run());
         if let Some(listener) = control {
             let started = (Instant::now(), SystemTime::now());
-            let (snapshot, connections) = (snapshot.clone(), connections.clone());
-            let answers = Control { snapshot, connections, draining: drain.watch(), started };
+            let (serving, connections) = (serving.clone(), connections.clone());
+            let draining = drain.watch();
+            let metrics = metrics.clone();
+            let answers = Control { serving, connections, draining, started, reloading, metrics };
             tasks.spawn(answers.run(listener));
         }
+        tasks.spawn(reloader.run());
         let ops_drain = Drain::default();
         let mut ops_tasks = JoinSet::new();
         for (socket, reach) in sockets.ops {
             announce(&socket, "serving health checks and metrics");
             let service =
-                ops_listener::Ops::new(reach, snapshot.clone(), metrics.clone(), drain.watch());
-            ops_tasks.spawn(ops_acceptor(service, &server.limits, &ops_drain).run(socket));
+                ops_listener::Ops::new(reach, serving.clone(), metrics.clone(), drain.watch());
+            let (pulse, monitor) = pulse();
+            loops.push(monitor);
+            let acceptor = ops_acceptor(service, ops_terms.subscribe(), &ops_drain);
+            ops_tasks.spawn(acceptor.run(socket, pulse));
         }
-        let (drain_delay, drain_timeout) = (server.drain_delay, server.drain_timeout);
+        let variable = |name| std::env::var(name).ok();
+        let (usec, pid) = (variable("WATCHDOG_USEC"), variable("WATCHDOG_PID"));
+        if let Some(due) = watchdog::due(usec.as_deref(), pid.as_deref()) {
+            tasks.spawn(watchdog::watch(notifier.clone(), due, loops));
+        }
         Ok(Self {
             _ops_drain: ops_drain,
-            tokens: tokens.into_values().collect(),
-            children,
+            serving,
+            tokens,
             drain,
-            drain_delay,
-            drain_timeout,
+            leaving,
             connections,
+            counts,
             tasks,
             ops_tasks,
+            traces: flush,
             signals,
+            notifier,
         })
     }
 
     /// Serves until a signal, or until a part ends that must not; gives the exit status.
     async fn run(mut self) -> Result<i32, StartError> {
+        // Whatever its tokens do: it answers for them from now on, and health checks tell.
+        self.notifier.ready(&status::text(Phase::Serving, &self.serving)).await;
+        if self.notifier.is_heard() {
+            let (notifier, serving) = (self.notifier.clone(), self.serving.clone());
+            self.tasks.spawn(status::keep(notifier, serving, self.drain.watch()));
+        }
         let status = tokio::select! {
             signal = self.signals.any() => {
-                let delay = self.drain_delay;
+                let delay = self.leaving.borrow().delay;
                 tracing::info!(signal, ?delay, "leaving: serving on until load balancers notice");
                 EXIT_OK
             }
@@ -217,21 +298,38 @@ impl Daemon {
             }
         };
         self.drain.advance(Phase::Leaving);
+        let Leaving { delay, timeout } = *self.leaving.borrow();
+        let says = status::text(Phase::Leaving, &self.serving);
+        self.notifier.stopping(&says, delay + MARGIN).await;
         if status == EXIT_OK {
             tokio::select! {
-                () = tokio::time::sleep(self.drain_delay) => {}
+                () = tokio::time::sleep(delay) => {}
                 signal = self.signals.any() => {
                     tracing::info!(signal, "told a second time: not waiting any longer");
                 }
             }
         }
         self.drain.advance(Phase::Closing);
+        let says = status::text(Phase::Closing, &self.serving);
+        let within = timeout + self.tokens.patience() + MARGIN;
+        self.notifier.still_stopping(&says, within).await;
         let open = self.connections.count();
         tracing::info!(open, "closing: answering what was asked");
-        if tokio::time::timeout(self.drain_timeout, self.connections.closed()).await.is_err() {
+        if tokio::time::timeout(timeout, self.connections.closed()).await.is_err() {
             tracing::warn!(open = self.connections.count(), "connections did not end in time");
         }
-        self.stop_tokens().await;
+        let traces = self.traces.take();
+        let flush = async {
+            if let Some(traces) = traces {
+                traces.within(TRACES_PATIENCE).await;
+            }
+        };
+        tokio::join!(self.stop_tokens(), flush);
+        if let Some(counts) = self.counts {
+            // A disk that does not answer must not keep the process.
+            let close = tokio::task::spawn_blocking(move || counts.close());
+            let _ = tokio::time::timeout(COUNTS_PATIENCE, close).await;
+        }
         tracing::info!(status, "ended");
         Ok(status)
     }
@@ -239,21 +337,7 @@ impl Daemon {
     /// No thread is inside the HSM library when the process leaves, if it can be helped.
     async fn stop_tokens(&self) {
         let tokens = self.tokens.clone();
-        let children = self.children.clone();
-        let stop = move || {
-            for token in tokens {
-                if !token.stop(TOKENS_PATIENCE) {
-                    let token = token.name().as_str();
-                    tracing::warn!(token, "a call into the HSM library has not returned");
-                }
-            }
-            for child in children {
-                if !child.end() {
-                    tracing::warn!("a process of an HSM library does not end");
-                }
-            }
-        };
-        let _ = tokio::task::spawn_blocking(stop).await;
+        let _ = tokio::task::spawn_blocking(move || tokens.stop_all()).await;
     }
 }
 
@@ -262,16 +346,23 @@ struct Sockets {
     ops: Vec<(TcpListener, Reach)>,
 }
 
-fn bind_all(server: &Server, ops: &Ops) -> Result<Sockets, BindError> {
-    let xks = server.listen.iter().copied().map(listener::bind).collect::<Result<_, _>>()?;
-    let ops = match ops.metrics_listen {
-        None => vec![(listener::bind(ops.listen)?, Reach::All)],
-        Some(metrics) => vec![
-            (listener::bind(ops.listen)?, Reach::Health),
-            (listener::bind(metrics)?, Reach::Metrics),
-        ],
-    };
-    Ok(Sockets { xks, ops })
+fn bind_all(server: &Server, ops: &Ops, mut passed: Passed) -> Result<Sockets, PassedError> {
+    let xks = passed.listeners(passed::XKS, &server.listen)?;
+    let reach = if ops.metrics_listen.is_some() { Reach::Health } else { Reach::All };
+    let health = passed.listeners(passed::OPS, &[ops.listen])?;
+    let metrics = passed.listeners(passed::METRICS, ops.metrics_listen.as_slice())?;
+    let health = health.into_iter().map(|socket| (socket, reach));
+    let metrics = metrics.into_iter().map(|socket| (socket, Reach::Metrics));
+    Ok(Sockets { xks, ops: health.chain(metrics).collect() })
+}
+
+/// The way to the service manager, if it wants to be told.
+fn notifier() -> Notifier {
+    let address = std::env::var_os(NOTIFY_SOCKET);
+    Notifier::connect(address.as_deref()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "cannot reach the service manager at {NOTIFY_SOCKET}");
+        Notifier::default()
+    })
 }
 
 fn announce(socket: &TcpListener, what: &'static str) {
@@ -279,25 +370,23 @@ fn announce(socket: &TcpListener, what: &'static str) {
     tracing::info!(address, "{what}");
 }
 
-fn transport(transport: &Transport, metrics: &Metrics) -> Result<listener::Transport, TlsError> {
-    match transport {
-        Transport::Tls(settings) => {
-            let Tls { config, not_after } = tls::load(settings)?;
-            let expires = not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
-            metrics.certificate_expires(expires.as_secs_f64());
-            Ok(listener::Transport::Tls(config))
-        }
-        Transport::PlainOnLoopback => {
-            tracing::warn!("INSECURE: plain HTTP on loopback, as the configuration asks");
-            Ok(listener::Transport::Plain)
-        }
-    }
+/// Traces, the task that sends them and what ends it, if they are wanted.
+fn start_traces(
+    settings: Option<traces::Settings>,
+    metrics: &Arc<Metrics>,
+    tasks: &mut JoinSet<()>,
+) -> (Option<Traces>, Option<Flush>) {
+    let Some(settings) = settings else { return (None, None) };
+    let collector = settings.collector.endpoint().base();
+    let (traces, exporter, flush) = Traces::new(settings, metrics.clone());
+    tasks.spawn(exporter.run());
+    tracing::info!(collector, "sending traces");
+    (Some(traces), Some(flush))
 }
 
-fn ops_acceptor<S: Serve>(service: S, limits: &listener::Limits, drain: &Drain) -> Acceptor<S> {
+fn ops_acceptor<S: Serve>(service: S, terms: CurrentTerms, drain: &Drain) -> Acceptor<S> {
     Acceptor {
-        transport: listener::Transport::Plain,
-        limits: Arc::new(listener::Limits { proxy_protocol_from: Vec::new(), ..limits.clone() }),
+        terms,
         connections: Connections::new(OPS_CONNECTIONS),
         service,
         metrics: None,

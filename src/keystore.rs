@@ -6,11 +6,13 @@
 //! under that id make an [`AuthorizedKey`], and only that reaches the HSM.
 
 mod judged;
+mod rotation;
 mod rule;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::counts::limit::EncryptionLimit;
 use crate::hsm::freeze::Freezes;
 use crate::hsm::key::{Holder, Holders, Key, Version};
 use crate::hsm::state::VersionStatus;
@@ -23,12 +25,13 @@ use crate::sigv4::{Credentials, Verified};
 use crate::wire::ciphertext_format::{CiphertextFormat, Formats};
 use crate::wire::ciphertext_metadata::CiphertextMetadata;
 use crate::wire::request::IntegrityValue;
+pub use rotation::{Due, Rotation};
 
 pub use judged::{Asked, Judged};
 pub use rule::{KeyRule, KeyRuleError};
 
 /// What a key store is made from.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct Settings {
     /// Its name in the configuration.
     pub name: KeystoreName,
@@ -56,6 +59,10 @@ pub struct Settings {
     pub key_quota: limits::Settings,
     /// What its policies say (P-80).
     pub authorization: Authorization,
+    /// What is done as a version of a key nears the number of encryptions that it may make.
+    pub encryption_limit: EncryptionLimit,
+    /// When its keys are rotated by themselves.
+    pub rotation: Rotation,
 }
 
 /// Which encryptions are decrypted again, and compared, before they are answered.
@@ -72,8 +79,8 @@ pub enum VerifyWrites {
 #[derive(Debug)]
 pub struct Keystore {
     settings: Settings,
-    requests: Limiter,
-    requests_by_key: KeyLimiters,
+    requests: Arc<Limiter>,
+    requests_by_key: Arc<KeyLimiters>,
 }
 
 /// Why a caller who is who it says may not go on.
@@ -120,12 +127,32 @@ pub enum Refused {
     OverKeyQuota(Exceeded),
 }
 
+impl PartialEq for Keystore {
+    /// The same settings.
+    fn eq(&self, other: &Self) -> bool {
+        self.settings == other.settings
+    }
+}
+
 impl Keystore {
     /// A key store with these settings.
     pub fn new(settings: Settings) -> Self {
-        let requests = Limiter::new(&settings.quota);
-        let requests_by_key = KeyLimiters::new(settings.key_quota.clone());
+        let requests = Arc::new(Limiter::new(&settings.quota));
+        let requests_by_key = Arc::new(KeyLimiters::new(settings.key_quota.clone()));
         Self { settings, requests, requests_by_key }
+    }
+
+    /// One that takes the place of another: quotas that are the same go on counting, so that nobody gets
+    /// a new one by a reload.
+    pub fn in_place_of(before: &Self, settings: Settings) -> Self {
+        let mut keystore = Self::new(settings);
+        if keystore.settings.quota == before.settings.quota {
+            keystore.requests = before.requests.clone();
+        }
+        if keystore.settings.key_quota == before.settings.key_quota {
+            keystore.requests_by_key = before.requests_by_key.clone();
+        }
+        keystore
     }
 
     /// Its name in the configuration.
@@ -171,6 +198,11 @@ impl Keystore {
     /// Which external keys it may reach.
     pub fn key_rules(&self) -> &[KeyRule] {
         &self.settings.keys
+    }
+
+    /// When its keys are rotated by themselves.
+    pub fn rotation(&self) -> Rotation {
+        self.settings.rotation
     }
 
     /// P-30: a disabled key store refuses all four operations.
@@ -241,6 +273,11 @@ impl Permit<'_> {
     pub fn admit(&self, key: &Key<Holders>) -> Result<Option<Admission>, Refused> {
         self.expect_same(key);
         self.requests.admit(self.id).map_err(Refused::OverKeyQuota)
+    }
+
+    /// What is done as a version of the key nears the number of encryptions that it may make.
+    pub fn encryption_limit(&self) -> EncryptionLimit {
+        self.keystore.encryption_limit
     }
 
     /// Whether the key may only be described: its key store is frozen, by its configuration or by one
@@ -415,6 +452,8 @@ impl Keystores {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
     use crate::secret::Secret;
     use crate::sigv4::SecretAccessKey;
@@ -435,6 +474,8 @@ mod tests {
             quota: limits::Settings::default(),
             key_quota: limits::Settings::default(),
             authorization: Authorization::Open,
+            encryption_limit: EncryptionLimit::default(),
+            rotation: Rotation::default(),
         })
     }
 
@@ -449,6 +490,25 @@ mod tests {
         assert!(
             stores.find(&"one/".trim_end_matches('/').to_uppercase().parse().unwrap()).is_none()
         );
+    }
+
+    #[test]
+    fn a_quota_that_stays_the_same_goes_on_counting() {
+        let one = |concurrent| {
+            let keystore = keystore("a", "one", ID_A);
+            let limit = limits::Settings { rate: None, concurrent: NonZeroU32::new(concurrent) };
+            Settings { quota: limit.clone(), key_quota: limit, ..keystore.settings }
+        };
+        let before = Keystore::new(one(1));
+        let id = "key".parse().unwrap();
+        let held = (before.requests.admit().unwrap(), before.requests_by_key.admit(&id).unwrap());
+        let same = Keystore::in_place_of(&before, one(1));
+        assert_eq!(same.requests.admit().unwrap_err(), Exceeded::Concurrent);
+        assert_eq!(same.requests_by_key.admit(&id).unwrap_err(), Exceeded::Concurrent);
+        let other = Keystore::in_place_of(&before, one(2));
+        drop((other.requests.admit().unwrap(), other.requests_by_key.admit(&id).unwrap()));
+        drop(held);
+        assert!(same.requests.admit().is_ok());
     }
 
     #[test]

@@ -22,7 +22,8 @@
 //!    protocol by [`server::rescue`], and [`server::record`] writes down what happened.
 //!
 //! Beside the requests, a [`hsm::steward`] per token connects, reads the [`catalogue`] and probes, and
-//! a [`hsm::fleet::Keeper`] per group of tokens puts the catalogues together.
+//! a [`hsm::fleet::Keeper`] per group of tokens puts the catalogues together. [`counts`] reserves encryptions
+//! before they are made, so that the limit of a key holds across crashes.
 //!
 //! # Layers
 //!
@@ -32,8 +33,8 @@
 //! |---|---|
 //! | 5 process | [`daemon`], [`cli`], [`doctor`], [`config`], [`telemetry`] |
 //! | 4 compose | [`server`] |
-//! | 3 act | [`operations`], [`lifecycle`], [`client`], [`catalogue`], [`tls`], [`metrics`], [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
-//! | 2 decide | [`keystore`], [`policy`], [`limits`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`] |
+//! | 3 act | [`operations`], [`lifecycle`], [`client`], [`conformance`], [`catalogue`], [`counts`], [`tls`], [`metrics`], [`traces`], [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
+//! | 2 decide | [`keystore`], [`policy`], [`limits`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`], [`hsm::transport`], [`counts::book`], [`counts::ledger`], [`counts::limit`], [`counts::store`] |
 //! | 1 protocol | [`wire`], [`sigv4`] |
 //! | 0 words | [`names`], [`secret`], [`clock`] |
 //!
@@ -44,6 +45,8 @@ pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod conformance;
+pub mod counts;
 pub mod daemon;
 pub mod doctor;
 pub mod hsm;
@@ -59,4 +62,5 @@ pub mod server;
 pub mod sigv4;
 pub mod telemetry;
 pub mod tls;
+pub mod traces;
 pub mod wire;

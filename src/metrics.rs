@@ -3,37 +3,47 @@
 //! Label values come from closed sets or from names in the configuration, so that a stranger who
 //! sends requests can't create series. Units and names follow the Prometheus conventions.
 
+mod counts;
+mod credentials;
+mod labels;
+mod register;
+mod rotation;
 mod token;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
-    IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Registry, TextEncoder,
 };
 
+use crate::hsm::token::TokenState;
 use crate::limits::Exceeded;
 use crate::names::{AccessKeyId, ExternalKeyId, KeystoreName, TokenName};
+use crate::operations::{Part, Trace};
 use crate::policy::Outcome;
+use crate::wire::health::HealthStatus;
+pub use labels::{Closed, QuotaOf, TracesDropped};
+use register::{counter, counters, float_gauge, gauge, gauges, histogram, histograms, int_gauges};
+pub use rotation::Rotated;
+use token::Gauges;
 pub use token::{HsmCall, JobRefused, TokenMetrics};
-
-/// Buckets from 10 µs, a soft token's call, to the 250 ms that KMS waits, and beyond.
-const SECONDS: &[f64] = &[
-    0.000_01, 0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025,
-    0.05, 0.1, 0.15, 0.2, 0.25, 0.5, 1.0, 5.0,
-];
 
 /// The registry and everything in it.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// While it is written, one token's gauges take the place of another's.
+    shown: RwLock<()>,
     requests: IntCounterVec,
     request_duration: HistogramVec,
+    request_steps: HistogramVec,
     authentication_failures: IntCounterVec,
     authentication_duration: Histogram,
     clock_skew: GaugeVec,
     credential_last_used: GaugeVec,
+    credential_created: GaugeVec,
     tls_handshakes: IntCounterVec,
     tls_handshake_duration: Histogram,
     connections: IntGauge,
@@ -43,59 +53,27 @@ pub struct Metrics {
     over_quota: IntCounterVec,
     authorization_decisions: IntCounterVec,
     authorization_duration: Histogram,
+    reloads: IntCounterVec,
+    reload_success: Gauge,
+    reload_refused: IntGauge,
+    restart_pending: IntGauge,
     certificate_expiry: Gauge,
     key_encryptions: IntCounterVec,
+    encryptions_counted: IntGaugeVec,
+    encryption_share: IntGauge,
+    count_write_failures: IntCounter,
+    rotations: IntCounterVec,
     write_checks_failed: IntCounterVec,
     write_checks_skipped: IntCounterVec,
     hsm_calls: HistogramVec,
     hsm_call_failures: IntCounterVec,
     hsm_queue: HistogramVec,
     hsm_jobs_refused: IntCounterVec,
-    hsm_sessions: IntGaugeVec,
-    hsm_up: IntGaugeVec,
-    hsm_suspect: IntGaugeVec,
     hsm_failovers: IntCounterVec,
-    hsm_key_versions: IntGaugeVec,
-    hsm_probe_duration: GaugeVec,
     hsm_processes: IntCounterVec,
-    catalogue_keys: IntGaugeVec,
-    catalogue_read: GaugeVec,
-}
-
-/// Why a connection was closed from our side, as a label.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Closed {
-    /// More connections than allowed.
-    Limit,
-    /// The TLS handshake, or the PROXY header, did not end in time.
-    HandshakeTimeout,
-    /// The head of a request did not end in time.
-    HeadTimeout,
-    /// No request for as long as idle connections are kept.
-    Idle,
-    /// A PROXY header was missing, malformed or unexpected.
-    ProxyHeader,
-}
-
-impl Closed {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Limit => "limit",
-            Self::HandshakeTimeout => "handshake_timeout",
-            Self::HeadTimeout => "head_timeout",
-            Self::Idle => "idle",
-            Self::ProxyHeader => "proxy_header",
-        }
-    }
-}
-
-/// Whose quota.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QuotaOf {
-    /// The key store's.
-    Keystore,
-    /// That of each key.
-    Key,
+    external_key_managers: IntGaugeVec,
+    traces_exported: IntCounter,
+    traces_dropped: IntCounterVec,
 }
 
 impl Default for Metrics {
@@ -119,8 +97,14 @@ impl Metrics {
             request_duration: histograms(
                 r,
                 "xksd_request_duration_seconds",
-                "From the end of a request's head to its answer.",
+                "From the end of a request's head to its answer; keystore `none`: its signature did not hold.",
                 &["keystore", "operation"],
+            ),
+            request_steps: histograms(
+                r,
+                "xksd_request_step_duration_seconds",
+                "Time of each request in each step of its way, retries together.",
+                &["keystore", "operation", "step"],
             ),
             authentication_failures: counters(
                 r,
@@ -143,6 +127,12 @@ impl Metrics {
                 r,
                 "xksd_credential_last_used_timestamp_seconds",
                 "When a request signed with this access key id was last accepted.",
+                &["keystore", "access_key_id"],
+            ),
+            credential_created: gauges(
+                r,
+                "xksd_credential_created_timestamp_seconds",
+                "When the file of this credential's secret was last changed.",
                 &["keystore", "access_key_id"],
             ),
             tls_handshakes: counters(
@@ -186,6 +176,27 @@ impl Metrics {
                 "xksd_panics_total",
                 "Panics caught while serving a request. Each is a defect: please report it.",
             ),
+            reloads: counters(
+                r,
+                "xksd_reloads_total",
+                "Reloads of the configuration, by outcome: applied or refused.",
+                &["outcome"],
+            ),
+            reload_success: float_gauge(
+                r,
+                "xksd_reload_success_timestamp_seconds",
+                "When a configuration was last applied, the start included.",
+            ),
+            reload_refused: gauge(
+                r,
+                "xksd_reload_refused",
+                "Whether the configuration that was read last was refused and an older one serves.",
+            ),
+            restart_pending: gauge(
+                r,
+                "xksd_restart_pending",
+                "Settings that differ from what is served until xksd is started anew.",
+            ),
             certificate_expiry: float_gauge(
                 r,
                 "xksd_certificate_expiry_timestamp_seconds",
@@ -196,6 +207,28 @@ impl Metrics {
                 "xksd_key_encryptions_total",
                 "Encryptions made by the HSM, by external key; AES-GCM is bounded at 2^32 a key.",
                 &["keystore", "key"],
+            ),
+            encryptions_counted: int_gauges(
+                r,
+                "xksd_key_encryptions_counted",
+                "Encryptions of this proxy's that count against the 2^32 of a version of a key.",
+                &["tokens", "key", "version", "object_id"],
+            ),
+            encryption_share: gauge(
+                r,
+                "xksd_key_encryptions_share",
+                "What this proxy may use of the 2^32 encryptions of each version of a key.",
+            ),
+            count_write_failures: counter(
+                r,
+                "xksd_key_encryptions_write_failures_total",
+                "Failed writes of the encryption counts to the state directory.",
+            ),
+            rotations: counters(
+                r,
+                "xksd_rotations_total",
+                "Keys that fell due and were to be rotated, by what came of it.",
+                &["keystore", "outcome"],
             ),
             write_checks_failed: counters(
                 r,
@@ -233,35 +266,10 @@ impl Metrics {
                 "Jobs that no session took: the queue was full, they had expired, the token down.",
                 &["token", "reason"],
             ),
-            hsm_sessions: int_gauges(
-                r,
-                "xksd_hsm_sessions",
-                "Sessions that are open and serve requests.",
-                &["token"],
-            ),
-            hsm_up: int_gauges(r, "xksd_hsm_up", "Whether the token is served.", &["token"]),
-            hsm_suspect: int_gauges(
-                r,
-                "xksd_hsm_suspect",
-                "Whether the token serves only where no other token can: it fails or is slow.",
-                &["token"],
-            ),
             hsm_failovers: counters(
                 r,
                 "xksd_hsm_failovers_total",
                 "Attempts that gave nothing on this token, after which another token was tried.",
-                &["token"],
-            ),
-            hsm_key_versions: int_gauges(
-                r,
-                "xksd_hsm_key_versions",
-                "Versions of keys, by what is known of the token's object beside other tokens'.",
-                &["token", "standing"],
-            ),
-            hsm_probe_duration: gauges(
-                r,
-                "xksd_hsm_probe_duration_seconds",
-                "Duration of the last successful health probe.",
                 &["token"],
             ),
             hsm_processes: counters(
@@ -270,19 +278,25 @@ impl Metrics {
                 "Processes started for the token's library; more than one: it crashed or hung.",
                 &["token"],
             ),
-            catalogue_keys: int_gauges(
+            external_key_managers: int_gauges(
                 r,
-                "xksd_catalogue_keys",
-                "External keys found in the token.",
-                &["token"],
+                "xksd_external_key_managers",
+                "Tokens of the key store, by what GetHealthStatus would say of them now.",
+                &["keystore", "status"],
             ),
-            catalogue_read: gauges(
+            traces_exported: counter(
                 r,
-                "xksd_catalogue_read_timestamp_seconds",
-                "When the token's keys were last read completely.",
-                &["token"],
+                "xksd_traces_exported_total",
+                "Requests whose spans the collector of traces has taken.",
+            ),
+            traces_dropped: counters(
+                r,
+                "xksd_traces_dropped_total",
+                "Requests whose spans were thrown away, by reason.",
+                &["reason"],
             ),
             registry: registry.clone(),
+            shown: RwLock::default(),
         };
         let build =
             int_gauges(r, "xksd_build_info", "Always 1; the release is a label.", &["version"]);
@@ -294,6 +308,7 @@ impl Metrics {
 
     /// Everything in Prometheus text format.
     pub fn render(&self) -> String {
+        let _whole = self.shown.read().unwrap_or_else(PoisonError::into_inner);
         let mut buffer = Vec::new();
         TextEncoder::new()
             .encode(&self.registry.gather(), &mut buffer)
@@ -307,11 +322,53 @@ impl Metrics {
         keystore: Option<&KeystoreName>,
         operation: &'static str,
         outcome: &'static str,
+    ) {
+        self.requests.with_label_values(&[label(keystore), operation, outcome]).inc();
+    }
+
+    /// How long it took, and where. `keystore` is the one whose credential signed: `None` for what
+    /// anybody can send, so that strangers don't count in a key store's times.
+    pub fn request_took(
+        &self,
+        keystore: Option<&KeystoreName>,
+        operation: &'static str,
         took: Duration,
+        trace: &Trace,
     ) {
         let keystore = label(keystore);
-        self.requests.with_label_values(&[keystore, operation, outcome]).inc();
         self.request_duration.with_label_values(&[keystore, operation]).observe(took.as_secs_f64());
+        for part in Part::ALL {
+            if let Some(took) = trace.time(part) {
+                let labels = [keystore, operation, part.name()];
+                self.request_steps.with_label_values(&labels).observe(took.as_secs_f64());
+            }
+        }
+    }
+
+    /// So many tokens of a key store have this status.
+    pub fn external_key_managers(
+        &self,
+        keystore: &KeystoreName,
+        status: HealthStatus,
+        count: usize,
+    ) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        let labels = [keystore.as_str(), status.as_str()];
+        self.external_key_managers.with_label_values(&labels).set(count);
+    }
+
+    /// The collector has taken the spans of so many requests.
+    pub fn traces_exported(&self, requests: usize) {
+        self.traces_exported.inc_by(requests as u64);
+    }
+
+    /// The spans of so many requests were thrown away.
+    pub fn traces_dropped(&self, reason: TracesDropped, requests: usize) {
+        let reason = match reason {
+            TracesDropped::QueueFull => "queue_full",
+            TracesDropped::Collector => "collector",
+        };
+        self.traces_dropped.with_label_values(&[reason]).inc_by(requests as u64);
     }
 
     /// A signature was accepted. `skew` is the signer's clock minus ours, in seconds.
@@ -385,6 +442,24 @@ impl Metrics {
         self.panics.inc();
     }
 
+    /// A configuration is served from now on; so many of its settings take a restart.
+    pub fn configured(&self, restart_pending: usize) {
+        self.reload_success.set(unix_now());
+        self.reload_refused.set(0);
+        self.restart_pending.set(i64::try_from(restart_pending).unwrap_or(i64::MAX));
+    }
+
+    /// A reload has been applied.
+    pub fn reloaded(&self) {
+        self.reloads.with_label_values(&["applied"]).inc();
+    }
+
+    /// A reload was refused: what was served before is served on.
+    pub fn reload_refused(&self) {
+        self.reloads.with_label_values(&["refused"]).inc();
+        self.reload_refused.set(1);
+    }
+
     /// When the server certificate expires, in seconds since 1970.
     pub fn certificate_expires(&self, unix_seconds: f64) {
         self.certificate_expiry.set(unix_seconds);
@@ -395,10 +470,18 @@ impl Metrics {
         self.key_encryptions.with_label_values(&[keystore.as_str(), key.as_str()]).inc();
     }
 
-    /// What counts for one token.
+    /// What counts for one token, shown from the start.
     pub fn token(&self, name: &TokenName) -> Arc<TokenMetrics> {
+        let metrics = self.candidate(name);
+        self.show(&metrics);
+        metrics
+    }
+
+    /// What counts for a token that may take the place of another one of its name. What it has done
+    /// is counted together with that one's; how it is is not seen before [`Metrics::show`].
+    pub fn candidate(&self, name: &TokenName) -> Arc<TokenMetrics> {
         let token = name.as_str();
-        Arc::new(TokenMetrics {
+        let metrics = Arc::new(TokenMetrics {
             token: token.to_owned(),
             calls: self.hsm_calls.clone(),
             call_failures: self.hsm_call_failures.clone(),
@@ -406,21 +489,52 @@ impl Metrics {
             refused: self.hsm_jobs_refused.clone(),
             write_checks_failed: self.write_checks_failed.with_label_values(&[token]),
             write_checks_skipped: self.write_checks_skipped.with_label_values(&[token]),
-            sessions: self.hsm_sessions.with_label_values(&[token]),
-            up: self.hsm_up.with_label_values(&[token]),
-            probe: self.hsm_probe_duration.with_label_values(&[token]),
-            keys: self.catalogue_keys.with_label_values(&[token]),
-            read: self.catalogue_read.with_label_values(&[token]),
+            gauges: Gauges::new(name),
             processes: self.hsm_processes.with_label_values(&[token]),
-            suspect: self.hsm_suspect.with_label_values(&[token]),
             failovers: self.hsm_failovers.with_label_values(&[token]),
-            key_versions: self.hsm_key_versions.clone(),
             notes: None,
-        })
+        });
+        metrics.is(TokenState::Probing);
+        metrics
+    }
+
+    /// Shows how this token is, in the place of another one of its name.
+    pub fn show(&self, token: &TokenMetrics) {
+        let _alone = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+        for (gauge, same) in token.gauges.all().into_iter().zip(token.gauges.all()) {
+            // The registry knows them by name and labels.
+            let _another = self.registry.unregister(same);
+            self.registry.register(gauge).expect("there is no other one any more");
+        }
+    }
+
+    /// Shows no more how the token of this name is: there is none any more.
+    pub fn hide(&self, name: &TokenName) {
+        let _alone = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+        for gauge in Gauges::new(name).all() {
+            let _ = self.registry.unregister(gauge);
+        }
+    }
+
+    /// A key store has gone from the configuration.
+    pub fn keystore_gone(&self, keystore: &KeystoreName) {
+        let keystore = keystore.as_str();
+        let _ = self.clock_skew.remove_label_values(&[keystore]);
+        for status in HealthStatus::ALL {
+            let _ = self.external_key_managers.remove_label_values(&[keystore, status.as_str()]);
+        }
+    }
+
+    /// An access key id has gone from the configuration.
+    pub fn credential_gone(&self, keystore: &KeystoreName, access_key_id: &AccessKeyId) {
+        let labels = [keystore.as_str(), access_key_id.as_str()];
+        // There is nothing to remove where it was never used.
+        let _ = self.credential_last_used.remove_label_values(&labels);
+        let _ = self.credential_created.remove_label_values(&labels);
     }
 }
 
-/// A request whose path names no key store counts under `none`.
+/// A request of no key store, or not proved to be of one, counts under `none`.
 fn label(keystore: Option<&KeystoreName>) -> &str {
     keystore.map_or("none", KeystoreName::as_str)
 }
@@ -428,50 +542,6 @@ fn label(keystore: Option<&KeystoreName>) -> &str {
 fn unix_now() -> f64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0.0, |since| since.as_secs_f64())
-}
-
-/// Registers a collector. Names are constants of this file, each used once.
-fn register<C: prometheus::core::Collector + Clone + 'static>(
-    registry: &Registry,
-    collector: prometheus::Result<C>,
-) -> C {
-    let collector = collector.expect("the name and labels are valid constants");
-    registry.register(Box::new(collector.clone())).expect("each name is registered once");
-    collector
-}
-
-fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
-    register(registry, IntCounter::new(name, help))
-}
-
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
-    register(registry, IntGauge::new(name, help))
-}
-
-fn float_gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
-    register(registry, Gauge::new(name, help))
-}
-
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> GaugeVec {
-    register(registry, GaugeVec::new(Opts::new(name, help), labels))
-}
-
-fn int_gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str) -> Histogram {
-    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-    register(registry, Histogram::with_opts(options))
-}
-
-fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-    let options = HistogramOpts::new(name, help).buckets(SECONDS.to_vec());
-    register(registry, HistogramVec::new(options, labels))
 }
 
 #[cfg(test)]
@@ -483,13 +553,44 @@ mod tests {
     fn the_registry_can_be_made_and_rendered() {
         let metrics = Metrics::new();
         let keystore: KeystoreName = "demo".parse().unwrap();
-        metrics.request(Some(&keystore), "Encrypt", "OK", Duration::from_millis(2));
-        metrics.request(None, "unknown", "InvalidUriPathException", Duration::ZERO);
+        metrics.request(Some(&keystore), "Encrypt", "OK");
+        metrics.request(None, "unknown", "InvalidUriPathException");
         let text = metrics.render();
         let line = r#"xksd_requests_total{keystore="demo",operation="Encrypt",outcome="OK"} 1"#;
         assert!(text.contains(line), "{text}");
         assert!(text.contains(r#"keystore="none""#));
         assert!(text.contains("process_resident_memory_bytes"));
+    }
+
+    #[test]
+    fn a_step_that_a_request_has_not_gone_has_no_time() {
+        let (metrics, start) = (Metrics::new(), std::time::Instant::now());
+        let mut trace = Trace::default();
+        trace.begin_at(Part::Body, start);
+        trace.end_at(start + Duration::from_millis(30));
+        metrics.request_took(None, "unknown", Duration::from_millis(30), &trace);
+        let text = metrics.render();
+        let steps: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("xksd_request_step_duration_seconds_sum"))
+            .collect();
+        let body = r#"xksd_request_step_duration_seconds_sum{keystore="none",operation="unknown",step="body"} 0.03"#;
+        assert_eq!(steps, [body]);
+    }
+
+    #[test]
+    fn a_token_is_in_one_state() {
+        let metrics = Metrics::new();
+        let token = metrics.token(&"t".parse().unwrap());
+        let states = || {
+            let text = metrics.render();
+            let states = text.lines().filter(|line| line.starts_with("xksd_hsm_state{"));
+            let states = states.filter(|line| line.ends_with(" 1")).map(str::to_owned);
+            states.collect::<Vec<_>>()
+        };
+        assert_eq!(states(), [r#"xksd_hsm_state{state="probing",token="t"} 1"#]);
+        token.is(TokenState::Suspect);
+        assert_eq!(states(), [r#"xksd_hsm_state{state="suspect",token="t"} 1"#]);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! They know nothing of HTTP. Where an answer is final for KMS (no such key, no such version), it
 //! is given only when every token was read completely after the request arrived.
 
+mod tally;
+mod trace;
 mod way;
 
 use std::num::NonZeroU32;
@@ -10,24 +12,25 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::clock::Deadline;
+use crate::counts::{Counts, NotCounted};
 use crate::hsm::backend::Sealed;
 use crate::hsm::fault::FaultKind;
 use crate::hsm::fleet::{Attempt, Enough, Group, GroupCatalogue};
 use crate::hsm::key::{Holders, Key, KeyFault, KeyKind, Standing, Usage};
 use crate::hsm::lanes::Lane;
-use crate::hsm::token::{Opening, Timed, Token, TokenError, TokenState};
+use crate::hsm::token::{Opening, Token, TokenError, TokenState};
 use crate::keystore::{AuthorizedKey, Permit, Refused, WriteCheck, Writing};
-use crate::names::{KeyVersion, TokenName};
 use crate::secret::Plaintext;
 use crate::wire::aad::FrameError;
 use crate::wire::cdiv::CdivInput;
-use crate::wire::ciphertext_format::CiphertextFormat;
 use crate::wire::gcm::{Iv, Tag};
 use crate::wire::health::{Ekm, EkmFleet, HealthResponse, HealthStatus};
 use crate::wire::request::{DecryptRequest, EncryptRequest, IntegrityValue};
 use crate::wire::response::{
     DecryptResponse, EncryptResponse, KeySpec, KeyStatus, KeyUsage, MetadataResponse,
 };
+use tally::Tally;
+pub use trace::{Part, Step, Trace, Work};
 use way::Way;
 
 /// A result of GetHealthStatus is never older than this (P-61, P-63).
@@ -68,6 +71,9 @@ pub enum OperationError {
     /// AAD or metadata do not fit into the frame; the parser's limits exclude it.
     #[error("{0}")]
     Frame(#[from] FrameError),
+    /// The encryption would not be counted, or would be one too many.
+    #[error("{0}")]
+    NotCounted(#[from] NotCounted),
     /// The token did not do it.
     #[error("{0}")]
     Token(TokenError),
@@ -85,25 +91,6 @@ impl From<TokenError> for OperationError {
     }
 }
 
-/// What an operation leaves for the record of its request, however it ends.
-#[derive(Debug, Clone, Default)]
-pub struct Trace {
-    /// The token that the request was last sent to.
-    pub token: Option<TokenName>,
-    /// How often it was sent to a token.
-    pub attempts: u32,
-    /// The version of the key that was used.
-    pub version: Option<KeyVersion>,
-    /// What the ciphertext is.
-    pub format: Option<CiphertextFormat>,
-    /// Time that the jobs waited for a session, together.
-    pub queued: Duration,
-    /// Time that the jobs spent in the HSM, together.
-    pub hsm: Duration,
-    /// Encryptions that the HSM made, retries included.
-    pub encryptions: u64,
-}
-
 /// One request's way to the tokens of its key store.
 #[derive(Debug)]
 pub struct Call<'a> {
@@ -115,6 +102,8 @@ pub struct Call<'a> {
     pub arrived: Instant,
     /// When the answer is of no use any more.
     pub deadline: Deadline,
+    /// Where encryptions are counted against the limit of their key, if they are.
+    pub counts: Option<&'a Counts>,
     /// What is to be recorded.
     pub trace: &'a mut Trace,
 }
@@ -155,7 +144,11 @@ pub async fn encrypt(
         }
         let attempt = way.next(&key)?;
         let aad = aad.as_deref();
-        match encrypt_once(call, &attempt, &key, &plaintext, aad, (integrity, writing)).await {
+        // Before any call to the HSM, and for each attempt: a retry is an encryption like any other.
+        let tally = Tally::take(call, permit, &key).await?;
+        match encrypt_once(call, &attempt, (&key, tally), &plaintext, aad, (integrity, writing))
+            .await
+        {
             Ok(answer) => return Ok(answer),
             Err(error) => way.failed(&attempt, &key, error)?,
         }
@@ -166,7 +159,7 @@ pub async fn encrypt(
 async fn encrypt_once(
     call: &mut Call<'_>,
     attempt: &Attempt<'_>,
-    key: &AuthorizedKey,
+    (key, tally): (&AuthorizedKey, Tally<'_>),
     plaintext: &Arc<Plaintext>,
     aad: Option<&[u8]>,
     (integrity, Writing { format, check }): (IntegrityValue, Writing),
@@ -178,13 +171,16 @@ async fn encrypt_once(
     let sealed = token
         .encrypt(&call.lane, handle, framed.clone(), plaintext.clone(), attempt.deadline())
         .await;
+    let sealed = call.trace.job(token, Work::Encrypt, sealed);
     // An answer that is late or lost may have been an encryption all the same: better one too many
     // against the key's bound than one too few.
     let refused = [TokenError::QueueFull, TokenError::Overloaded, TokenError::Down];
-    if !sealed.as_ref().is_err_and(|error| refused.contains(error)) {
+    if sealed.as_ref().is_err_and(|error| refused.contains(error)) {
+        tally.give_back();
+    } else {
         call.trace.encryptions += 1;
     }
-    let Sealed { iv, ciphertext, tag } = call.trace.time(sealed?);
+    let Sealed { iv, ciphertext, tag } = sealed?;
     let tag = Tag::new(tag);
     // P-43: the CDIV first, from the HSM's output; then that output is decrypted again.
     let cdiv = (integrity == IntegrityValue::Sha256).then(|| {
@@ -225,8 +221,8 @@ async fn prove(
     let (iv, tag) = (iv.as_bytes().to_vec(), *tag.as_bytes());
     let opening = Arc::new(Opening { iv, aad, ciphertext, tag });
     let opened = token.decrypt(&call.lane, handle, opening.clone(), attempt.deadline()).await;
-    let proved = match opened {
-        Ok(opened) => call.trace.time(opened) == *plaintext,
+    let proved = match call.trace.job(token, Work::Check, opened) {
+        Ok(opened) => opened == *plaintext,
         // The token refuses what it has just made: that is no caller's mistake.
         Err(TokenError::Fault(fault)) if fault.kind == FaultKind::BadCiphertext => false,
         Err(error) => return Err(error.into()),
@@ -279,8 +275,9 @@ pub async fn decrypt(
         call.trace.sent(&attempt, &key, format);
         let Attempt { token, handle, standing, .. } = attempt;
         let opened = token.decrypt(&call.lane, handle, opening.clone(), attempt.deadline()).await;
+        let opened = call.trace.job(token, Work::Decrypt, opened);
         let error = match opened.map_err(OperationError::from) {
-            Ok(opened) => return Ok(DecryptResponse { plaintext: call.trace.time(opened) }),
+            Ok(plaintext) => return Ok(DecryptResponse { plaintext }),
             Err(OperationError::BadCiphertext) if standing == Standing::Trusted => {
                 OperationError::Unproved
             }
@@ -293,12 +290,11 @@ pub async fn decrypt(
 /// GetHealthStatus (P-60 to P-63): from what the stewards found out in the background.
 pub fn health(group: &Group, fleet_size: NonZeroU32) -> HealthResponse {
     let known = |text: String| if text.is_empty() { "unknown".to_owned() } else { text };
-    let catalogue = group.catalogue();
-    let tokens = group.tokens().iter().enumerate();
-    let mut ekms = tokens.map(|(number, token)| Ekm {
+    let tokens = group.tokens().iter().zip(statuses(group));
+    let mut ekms = tokens.map(|(token, health_status)| Ekm {
         id: token.name().to_string(),
         model: known(token.identity().model),
-        health_status: health_of(token, catalogue.lacking(number)),
+        health_status,
     });
     let first = ekms.next().expect("a group has a token");
     let ekm_fleet = EkmFleet::new(first, ekms);
@@ -310,6 +306,13 @@ pub fn health(group: &Group, fleet_size: NonZeroU32) -> HealthResponse {
         ekm_vendor: known(manufacturers.into_iter().find(|m| !m.is_empty()).unwrap_or_default()),
         ekm_fleet,
     }
+}
+
+/// The status of each token of a key store, in their order (P-63).
+pub fn statuses(group: &Group) -> impl Iterator<Item = HealthStatus> {
+    let catalogue = group.catalogue();
+    let tokens = group.tokens().iter().enumerate();
+    tokens.map(move |(number, token)| health_of(token, catalogue.lacking(number)))
 }
 
 fn health_of(token: &Token, lacking: usize) -> HealthStatus {
@@ -344,12 +347,13 @@ impl Call<'_> {
     /// The key, as it was known at `known_since` or later, once it is `ready`. A key that the last
     /// readings did not find is looked for in those that began after this request arrived.
     async fn key(
-        &self,
+        &mut self,
         permit: &Permit<'_>,
         known_since: Instant,
         ready: impl Fn(&Key<Holders>) -> Enough,
     ) -> Result<Found, OperationError> {
         let group = self.group;
+        self.trace.begin(Part::Catalogue);
         // What was known of tokens that are down says nothing of what they hold now.
         if group.is_down() {
             return Err(TokenError::Down.into());
@@ -377,23 +381,6 @@ impl Call<'_> {
             None if !is_complete => Err(TokenError::Down.into()),
             None => Err(OperationError::KeyNotFound),
         }
-    }
-}
-
-impl Trace {
-    /// The request goes to a token.
-    fn sent(&mut self, attempt: &Attempt<'_>, key: &AuthorizedKey, format: CiphertextFormat) {
-        self.token = Some(attempt.token.name().clone());
-        self.version = Some(key.version());
-        self.format = Some(format);
-        self.attempts += 1;
-    }
-
-    /// Adds a job's times.
-    fn time<T>(&mut self, timed: Timed<T>) -> T {
-        self.queued += timed.queued;
-        self.hsm += timed.hsm;
-        timed.value
     }
 }
 

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -32,6 +34,60 @@ impl<T: Zeroize> fmt::Debug for Secret<T> {
 impl<T: Zeroize + AsRef<[u8]>> PartialEq for Secret<T> {
     fn eq(&self, other: &Self) -> bool {
         self.0.as_ref().ct_eq(other.0.as_ref()).into()
+    }
+}
+
+/// Tells whether two secrets are the same without keeping either: one of them may be long gone.
+///
+/// It is keyed, by a key that is made for each and never shown. Who can read the memory of the
+/// process can still try all values of a short secret.
+pub struct Fingerprints(hmac::Key);
+
+/// What is kept of a secret by [`Fingerprints`].
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprints {
+    /// With a new key.
+    pub fn new() -> Self {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        Self(key.expect("the operating system gives random numbers"))
+    }
+
+    /// The fingerprint of these parts, in their order.
+    pub fn of(&self, parts: &[&[u8]]) -> Fingerprint {
+        let mut context = hmac::Context::with_key(&self.0);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let tag = context.sign();
+        Fingerprint(tag.as_ref().try_into().expect("SHA-256 gives 32 bytes"))
+    }
+}
+
+impl Default for Fingerprints {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Fingerprint {
+    /// To make a fingerprint of several.
+    pub fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+}
+
+impl fmt::Debug for Fingerprints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<redacted>")
     }
 }
 
@@ -86,6 +142,17 @@ mod tests {
         assert_eq!(format!("{secret:?}"), "<redacted>");
         let plaintext = Plaintext::new(b"hunter2".to_vec());
         assert_eq!(format!("{plaintext:?}"), "<7 bytes redacted>");
+    }
+
+    #[test]
+    fn fingerprints_are_equal_where_all_parts_are() {
+        let prints = Fingerprints::new();
+        assert!(prints.of(&[b"a", b"b"]) == prints.of(&[b"a", b"b"]));
+        for other in [&[&b"ab"[..], b""][..], &[b"a"], &[b"b", b"a"], &[b"", b"ab"], &[]] {
+            assert!(prints.of(&[b"a", b"b"]) != prints.of(other));
+        }
+        assert!(prints.of(&[b"a"]) != Fingerprints::new().of(&[b"a"]));
+        assert_eq!(format!("{prints:?} {:?}", prints.of(&[b"a"])), "<redacted> <redacted>");
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
 
 /// What is logged, and how.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// How a line looks.
     pub format: Format,
@@ -66,12 +66,30 @@ pub fn check_level(level: &str) -> Result<(), LevelError> {
     EnvFilter::try_new(level).map(drop).map_err(|_| LevelError)
 }
 
+/// Changes what is logged while the process runs.
+#[derive(Debug, Clone)]
+pub struct Level(reload::Handle<EnvFilter, Registry>);
+
+impl Level {
+    /// Another level or filter, from now on.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn set(&self, level: &str) -> Result<(), LevelError> {
+        let filter = EnvFilter::try_new(level).map_err(|_| LevelError)?;
+        // It fails where logging is no more, which is nothing to be told of.
+        let _ = self.0.reload(filter);
+        Ok(())
+    }
+}
+
 /// Starts logging, for the whole process and its whole life.
 ///
 /// # Errors
 /// If the level is no filter.
-pub fn start(settings: &Settings) -> Result<(), LevelError> {
+pub fn start(settings: &Settings) -> Result<Level, LevelError> {
     let filter = EnvFilter::try_new(&settings.level).map_err(|_| LevelError)?;
+    let (filter, handle) = reload::Layer::new(filter);
     let layer = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_span_events(FmtSpan::NONE);
@@ -82,5 +100,5 @@ pub fn start(settings: &Settings) -> Result<(), LevelError> {
             .init(),
         Format::Text => registry.with(layer.with_ansi(false)).init(),
     }
-    Ok(())
+    Ok(Level(handle))
 }

@@ -121,11 +121,26 @@ pub enum TlsError {
 pub struct Tls {
     /// For each handshake.
     pub config: Arc<ServerConfig>,
+    /// Who is let in; `None`: everybody.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
     /// When the server's certificate expires.
     pub not_after: SystemTime,
 }
 
+impl Tls {
+    /// Whether a client that has shown these certificates, its own first, would be let in now.
+    pub fn admits(&self, shown: &[CertificateDer<'_>]) -> bool {
+        let Some(clients) = &self.clients else { return true };
+        shown.split_first().is_some_and(|(own, others)| {
+            clients.verify_client_cert(own, others, UnixTime::now()).is_ok()
+        })
+    }
+}
+
 /// Builds the configuration of all handshakes.
+///
+/// Sessions are resumed by what was built together with them, and by nothing else: who was let in
+/// by another configuration has to show again who it is.
 ///
 /// # Errors
 /// [`TlsError`], naming the file that is at fault.
@@ -140,18 +155,21 @@ pub fn load(settings: &Settings) -> Result<Tls, TlsError> {
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
         .map_err(TlsError::Versions)?;
-    let builder = match &settings.client_auth {
-        ClientAuth::Off => builder.with_no_client_auth(),
+    let clients = match &settings.client_auth {
+        ClientAuth::Off => None,
         ClientAuth::Required { ca, subject } => {
-            let verifier = client_verifier(ca, subject.clone(), provider)?;
-            builder.with_client_cert_verifier(verifier)
+            Some(client_verifier(ca, subject.clone(), provider)?)
         }
+    };
+    let builder = match &clients {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
     };
     let mut config = builder.with_single_cert(chain, key).map_err(TlsError::Key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     // Tickets let KMS's hosts come back without a full handshake, and need no memory here.
     config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Key)?;
-    Ok(Tls { config: Arc::new(config), not_after })
+    Ok(Tls { config: Arc::new(config), clients, not_after })
 }
 
 /// P-2: the four suites that the protocol names and no other; hybrid post-quantum key exchange

@@ -67,6 +67,12 @@ fn a_wrong_command_line_is_64() {
         (&["http://127.0.0.1:1", "--connections", "2"], "--http2"),
         (&["http://127.0.0.1:1", "--concurrency", "2", "--connections", "3"], "never be used"),
         (&["http://127.0.0.1:1", "--plaintext-size", "8193"], "8192"),
+        (&["http://127.0.0.1:1", "--operation", "sign"], "encrypt=3,decrypt=1"),
+        (&["http://127.0.0.1:1", "--operation", "encrypt=0,decrypt=1"], "weights of 1 to 100"),
+        (&["http://127.0.0.1:1", "--operation", "health,health"], "each once"),
+        (&["http://127.0.0.1:1", "--find-capacity", "--rate", "5"], "--rate"),
+        (&["http://127.0.0.1:1", "--compare", "http://10.0.0.1/x"], "loopback"),
+        (&["http://127.0.0.1:1", "--new-connections", "--connections", "2"], "--connections"),
         (&["https://127.0.0.1:1", "--cacert", "/nonexistent.pem"], "/nonexistent.pem"),
         (&["https://127.0.0.1:1", "--client-cert", "c.pem"], "--client-key"),
     ] {

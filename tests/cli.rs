@@ -212,7 +212,7 @@ hint: did you mean `tokens.hsm.pin`?
 error: XKSD_KEYSTORES__DEMO__TOKENS: keystores.demo.tokens[0] = \"hms\": there is no [tokens.hms]
 hint: tokens: hsm
 error: xksd.toml: colour: is no known key
-hint: known here: fleet, keystores, log, ops, server, tokens, version
+hint: known here: fleet, keystores, log, ops, reload, server, state, tokens, traces, version
 ";
     for line in ["config check", "serve", "keys list", "keys create a"] {
         setup.run_with(line, &variables).bad(78, faults);
@@ -281,6 +281,7 @@ fn keys_are_made_and_listed() {
         "epoch": 2,
         "created": second["created"],
         "deletion": null,
+        "origin": "generated",
         "replicable": false,
         "key_spec": "AES_256",
         "usage": ["encrypt"],
@@ -346,7 +347,7 @@ fn an_address_that_is_taken_is_71() {
             71,
             &format!(
                 "error: cannot listen on {address}: Address already in use (os error 98)\n\
-                 hint: another process listens there, another xksd perhaps\n\
+                 hint: another process listens there, another xksd perhaps, or systemd for a socket unit\n\
                  hint: the setting is {key}\n"
             ),
         );

@@ -44,11 +44,12 @@ fn rules_in_names(text: &str) -> BTreeSet<u32> {
     names.flat_map(|name| rules(&name.replace("_p_", " P-"))).collect()
 }
 
-/// A row of the table in `docs/conformance.md`: rule, places, tests.
+/// A row of the table in `docs/conformance.md`: rule, places, tests, cases of `xksd conformance`.
 struct Row {
     rule: u32,
     places: Vec<String>,
     tests: Vec<String>,
+    cases: Vec<String>,
 }
 
 fn table() -> Vec<Row> {
@@ -58,9 +59,10 @@ fn table() -> Vec<Row> {
     let rows = text.lines().filter(|line| line.starts_with("| P-"));
     rows.map(|line| {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
-        assert_eq!(cells.len(), 4, "{line}");
+        assert_eq!(cells.len(), 5, "{line}");
         let rule = *rules(cells[0]).first().unwrap();
-        Row { rule, places: code(cells[2]), tests: code(cells[3]) }
+        let (places, tests, cases) = (code(cells[2]), code(cells[3]), code(cells[4]));
+        Row { rule, places, tests, cases }
     })
     .collect()
 }
@@ -104,6 +106,18 @@ fn every_test_exists_and_names_its_rule() {
     }
 }
 
+/// In their order; and where there is none, it is said why.
+#[test]
+fn every_rule_has_its_cases() {
+    for row in table() {
+        let of_rule = xksd::conformance::all().filter(|case| case.rules.contains(&row.rule));
+        let cases: Vec<&str> = of_rule.map(|case| case.name).collect();
+        assert_eq!(row.cases, cases, "P-{}", row.rule);
+        let is_unseen = xksd::conformance::UNSEEN.iter().any(|(rule, _)| *rule == row.rule);
+        assert_eq!(cases.is_empty(), is_unseen, "P-{}", row.rule);
+    }
+}
+
 #[test]
 fn a_rule_without_a_test_is_said_to_be_open() {
     let text = read("docs/conformance.md");
@@ -121,11 +135,11 @@ fn the_documented_metrics_are_those_that_exist() {
         let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
         text.split(|c| !is_name(c)).filter(|w| w.starts_with("xksd_")).map(str::to_owned).collect()
     };
-    let code = read("src/metrics.rs");
-    let code = code.split("mod tests").next().unwrap();
+    let code = ["src/metrics.rs", "src/metrics/token.rs"].map(read);
+    let code = code.map(|code| code.split("mod tests").next().unwrap().to_owned()).concat();
     let documented = read("docs/operations.md");
     let (_, documented) = documented.split_once("## Metrics").unwrap();
-    assert_eq!(names(code), names(documented));
+    assert_eq!(names(&code), names(documented));
 }
 
 /// What `docs/reliability.md` says to be held by a test is, and what it says to run can be.

@@ -20,8 +20,24 @@ const LAYERS: [&[&str]; 6] = [
         "hsm::freeze",
         "hsm::codes",
         "hsm::profile",
+        "hsm::transport",
+        "counts::book",
+        "counts::ledger",
+        "counts::limit",
+        "counts::store",
     ],
-    &["operations", "lifecycle", "client", "hsm", "catalogue", "tls", "metrics"],
+    &[
+        "operations",
+        "lifecycle",
+        "client",
+        "hsm",
+        "catalogue",
+        "counts",
+        "conformance",
+        "tls",
+        "metrics",
+        "traces",
+    ],
     &["server"],
     &["main", "daemon", "cli", "config", "doctor", "telemetry"],
 ];
@@ -30,11 +46,12 @@ const LAYERS: [&[&str]; 6] = [
 const EXCEPTIONS: [(&str, &str); 0] = [];
 
 /// Who may name what: a word that stands in a path, and the modules in which it may.
-const ONLY: [(&str, &[&str]); 13] = [
+const ONLY: [(&str, &[&str]); 14] = [
     ("cryptoki", &[]),
     ("cryptoki_sys", &["hsm::pkcs11"]),
     ("libloading", &["hsm::pkcs11"]),
     ("landlock", &["hsm::process"]),
+    ("listenfd", &["daemon"]),
     ("hyper", &["server", "client"]),
     ("hyper_util", &["server", "client"]),
     ("axum", &["server"]),

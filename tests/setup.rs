@@ -202,6 +202,16 @@ fn the_configuration_passes_its_own_check() {
 }
 
 #[test]
+fn counts_of_encryptions_begin_at_zero_with_the_first_keys_and_never_again() {
+    let setup = Setup::new();
+    setup.run(&[]);
+    assert_eq!(setup.read("state/encryption-counts"), "xksd-counts 1\nend\n");
+    fs::remove_file(setup.dir.join("state/encryption-counts")).unwrap();
+    setup.run(&[]);
+    assert!(!setup.dir.join("state/encryption-counts").exists(), "its keys may have been used");
+}
+
+#[test]
 fn another_run_follows_its_options_and_keeps_the_secrets() {
     let setup = Setup::new();
     setup.run(&[]);

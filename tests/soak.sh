@@ -9,6 +9,9 @@ commit=$(git rev-parse --short HEAD 2>/dev/null || echo 'no commit')
 cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 # The tests load the shim's library and run the daemon, which `cargo test` need not build.
 cargo build --quiet --release --workspace --locked --offline
+# Fifty races of three, which give no figures: they go well, or the rest is not worth a table.
+[[ -n ${SOAK_ONLY:-} ]] || cargo test --quiet --release --locked --offline --test keys -- \
+    --ignored --exact race::of_three_that_race_fifty_times_one_wins_each_time >&2
 echo "$(date -u +%F), commit $commit, $(nproc) processors (${cpu:-unknown})"
 echo
 cargo test --quiet --release --locked --offline --test reliability -- \

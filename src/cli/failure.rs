@@ -21,7 +21,7 @@ pub enum Exit {
     OsError = 71,
     /// What should be made or changed can't be: it is there already, or in no state for it.
     CannotCreate = 73,
-    /// Output can't be written.
+    /// A file can't be read, or output not be written.
     Io = 74,
     /// The token refused the PIN.
     NoPermission = 77,
@@ -112,7 +112,7 @@ impl Failure {
 
 impl From<ConfigErrors> for Failure {
     fn from(errors: ConfigErrors) -> Self {
-        let ConfigErrors { faults, warnings } = errors;
+        let ConfigErrors { faults, warnings, .. } = errors;
         let lines = faults.into_iter().map(|f| (f.to_string(), f.hint.into_iter().collect()));
         Self { exit: Exit::Config, errors: lines.collect(), warnings }
     }

@@ -38,6 +38,7 @@ impl HsmWorker {
         // Besides the end of the socket: that is not noticed by a process that was stopped.
         let bound = set_parent_process_death_signal(Some(Signal::KILL));
         daemon::hide_memory();
+        let locked = daemon::lock_memory();
         let settings =
             telemetry::Settings { format: self.log_format, level: self.log_level.clone() };
         telemetry::start(&settings).map_err(|error| Failure::new(Exit::Usage, error))?;
@@ -47,6 +48,10 @@ impl HsmWorker {
         }
         if let Err(error) = bound {
             tracing::warn!(token, %error, "may outlive the daemon while it is stopped");
+        }
+        if let Err(error) = locked {
+            // The daemon has said it of itself, louder.
+            tracing::debug!(token, %error, "cannot lock memory");
         }
         let control = take_stdin().map_err(|error| Failure::new(Exit::OsError, error))?;
         let status = match host(&control) {

@@ -3,15 +3,20 @@
 //! stdout is for data, stderr for talk. A failure is `error:` lines, each with its `hint:` lines,
 //! and an exit code of [`Exit`].
 
+mod access;
 mod bench;
 mod config;
+mod conformance;
+mod credentials;
 mod doctor;
 mod failure;
 mod hsm_worker;
 mod keys;
 mod policy;
+mod reload;
 mod serve;
 mod startup;
+mod state;
 mod status;
 
 use std::path::PathBuf;
@@ -30,8 +35,8 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, bench bad answers, keys verify a difference, or policy something unexpected, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
-    error, 71 refused by the operating system, 73 cannot be created or changed, 74 output cannot be written, \
+const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, conformance a broken rule, bench bad answers, keys verify a difference, or policy something unexpected, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
+    error, 71 refused by the operating system, 73 cannot be created or changed, 74 a file cannot be read or output not be written, \
     77 PIN refused, 78 configuration.";
 
 #[derive(Debug, Subcommand)]
@@ -44,22 +49,32 @@ enum Command {
     /// Make, list, rotate, disable and destroy the keys of HSM tokens
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Make, list, revoke and export the credentials that KMS signs with
+    #[command(subcommand)]
+    Credentials(credentials::Credentials),
     /// Check, test and explain authorization policies
     #[command(subcommand)]
     Policy(policy::Policy),
     /// Look for what will go wrong before KMS does: configuration, certificate, HSM, keys
     Doctor(doctor::Doctor),
+    /// Examine a proxy, ours or another: the whole protocol, rule by rule
+    Conformance(Box<conformance::Conformance>),
     /// Measure how fast a proxy answers, ours or another
     Bench(Box<bench::Bench>),
     /// Ask a running daemon how it is, over its control socket
     Status(status::Status),
+    /// Have a running daemon read its configuration anew, over its control socket
+    Reload(reload::Reload),
+    /// Set up what a daemon has to remember
+    #[command(subcommand)]
+    State(state::State),
     /// The process of a token's PKCS#11 library; the daemon starts it
     #[command(hide = true)]
     HsmWorker(hsm_worker::HsmWorker),
 }
 
 /// Where the configuration is.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct ConfigFile {
     /// Configuration file
     #[arg(long = "config", value_name = "FILE", env = "XKSD_CONFIG")]
@@ -71,9 +86,11 @@ struct ConfigFile {
 pub fn main() -> ExitCode {
     let outcome = match Cli::try_parse() {
         Ok(cli) => run(cli.command),
-        // `--help` and `--version` are data.
+        // `--help`, `--version` and lists are data, whatever clap writes before texts that are not its own.
         Err(error) if !error.use_stderr() => {
-            failure::print(&error.render().to_string()).map(|()| ExitCode::SUCCESS)
+            let text = error.render().to_string();
+            let text = text.strip_prefix("error: ").unwrap_or(&text);
+            failure::print(text).map(|()| ExitCode::SUCCESS)
         }
         Err(error) => Err(Failure::usage(&error)),
     };
@@ -85,10 +102,14 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Serve(serve) => serve.run(),
         Command::Config(config) => config.run(),
         Command::Keys(keys) => keys.run(),
+        Command::Credentials(credentials) => credentials.run(),
         Command::Policy(policy) => policy.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Conformance(conformance) => conformance.run(),
         Command::Bench(bench) => bench.run(),
         Command::Status(status) => status.run(),
+        Command::Reload(reload) => reload.run(),
+        Command::State(state) => state.run(),
         Command::HsmWorker(worker) => worker.run(),
     }
 }

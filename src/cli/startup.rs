@@ -4,19 +4,30 @@ use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::{ConfigFile, Exit, Failure};
 use crate::config::{self, Config, ConfigErrors, Isolation, Token};
 use crate::daemon::is_for_modules;
-use crate::names::TokenName;
+use crate::names::{KeystoreName, TokenName};
 
 /// Reads the configuration.
 pub(super) fn configuration(file: &ConfigFile) -> Result<Config, ConfigErrors> {
+    config::load(&file.path, variables())
+}
+
+/// The key stores of a configuration, sound or not, and the directories of their credentials.
+pub(super) fn credentials_directories(
+    file: &ConfigFile,
+) -> Result<BTreeMap<KeystoreName, Option<PathBuf>>, ConfigErrors> {
+    config::credentials_directories(&file.path, variables())
+}
+
+fn variables() -> impl Iterator<Item = (String, String)> {
     // Names and values that are not UTF-8 are no settings of ours.
-    let variables = env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    config::load(&file.path, variables)
+    env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 /// What modules see of our environment besides the variables that their tokens name.

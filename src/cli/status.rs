@@ -39,10 +39,7 @@ pub(super) struct Status {
 
 impl Status {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
-        let socket = match &self.socket {
-            Some(socket) => socket.clone(),
-            None => self.configured()?,
-        };
+        let socket = control_socket(&self.config, self.socket.as_deref())?;
         if self.refresh {
             return self.refresh(&socket);
         }
@@ -57,14 +54,6 @@ impl Status {
             }
             std::thread::sleep(INTERVAL);
         }
-    }
-
-    fn configured(&self) -> Result<PathBuf, Failure> {
-        configuration(&self.config)?.ops.control_socket.ok_or_else(|| {
-            let failure = format!("`{}` sets no ops.control_socket", self.config.path.display());
-            Failure::new(Exit::Config, failure)
-                .hint("control_socket = \"/run/xksd/control.sock\" in [ops], and start xksd anew")
-        })
     }
 
     fn refresh(&self, socket: &Path) -> Result<ExitCode, Failure> {
@@ -90,11 +79,31 @@ impl Status {
     }
 }
 
+/// Where the daemon answers: here, or where the configuration says.
+pub(super) fn control_socket(
+    config: &ConfigFile,
+    socket: Option<&Path>,
+) -> Result<PathBuf, Failure> {
+    if let Some(socket) = socket {
+        return Ok(socket.to_owned());
+    }
+    configuration(config)?.ops.control_socket.ok_or_else(|| {
+        let failure = format!("`{}` sets no ops.control_socket", config.path.display());
+        Failure::new(Exit::Config, failure)
+            .hint("control_socket = \"/run/xksd/control.sock\" in [ops], and start xksd anew")
+    })
+}
+
 /// Asks the daemon.
 pub(super) fn ask(socket: &Path, word: &str) -> Result<Value, Failure> {
+    ask_for(socket, word, PATIENCE)
+}
+
+/// Asks the daemon for what may take so long.
+pub(super) fn ask_for(socket: &Path, word: &str, patience: Duration) -> Result<Value, Failure> {
     let exchange = || {
         let mut stream = UnixStream::connect(socket)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         stream.write_all(format!("{word}\n").as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -137,6 +146,7 @@ fn table(status: &Value) -> String {
         status["uptime_seconds"],
         status["connections"],
     );
+    out += &reloads(&status["reload"]);
     for keystore in status["keystores"].as_array().into_iter().flatten() {
         let tokens: Vec<String> =
             keystore["tokens"].as_array().into_iter().flatten().map(text).collect();
@@ -180,6 +190,24 @@ fn table(status: &Value) -> String {
             let lacking = &token["versions_lacking"];
             out += &format!("  lacks {lacking} key versions that other tokens have\n");
         }
+    }
+    out
+}
+
+/// What is to be known of the configuration in force.
+fn reloads(reload: &Value) -> String {
+    let mut out = String::new();
+    let last = &reload["last"];
+    if last["outcome"] == "refused" {
+        out += "the configuration that was read last is REFUSED, an older one serves:\n";
+        for fault in last["faults"].as_array().into_iter().flatten() {
+            out += &format!("  {}\n", fault["problem"].as_str().unwrap_or_default());
+        }
+    }
+    let settings = reload["restart_pending"].as_array().into_iter().flatten();
+    let settings: Vec<&str> = settings.filter_map(Value::as_str).collect();
+    if !settings.is_empty() {
+        out += &format!("RESTART PENDING for {}\n", settings.join(", "));
     }
     out
 }

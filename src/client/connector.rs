@@ -133,6 +133,11 @@ impl Connector {
         self.http
     }
 
+    /// How long a connection's making may take, and each request on it.
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
     /// Connects: name resolution, TCP, TLS, HTTP.
     ///
     /// # Errors

@@ -123,6 +123,19 @@ impl Endpoint {
         text
     }
 
+    /// The prefix as a path, without what XKS adds: of an endpoint that is no XKS proxy.
+    pub fn base_path(&self) -> String {
+        match self.prefix.as_str() {
+            "" => String::new(),
+            prefix => format!("/{prefix}"),
+        }
+    }
+
+    /// Such an endpoint as it is configured: `https://host[:port][/prefix]`.
+    pub fn base(&self) -> String {
+        format!("{}://{}{}", self.scheme.as_str(), self.authority(), self.base_path())
+    }
+
     /// The path of an operation on a key.
     pub fn key_path(&self, key: &ExternalKeyId, operation: KeyOperation) -> String {
         self.path(Target::Key { id: key.clone(), operation })
@@ -172,6 +185,15 @@ mod tests {
             assert_eq!(endpoint(text).key_path(&key, KeyOperation::Encrypt), path, "{text}");
         }
         assert_eq!(endpoint("https://h/a").health_path(), "/a/kms/xks/v1/health");
+    }
+
+    #[test]
+    fn another_servers_base_has_nothing_of_xks() {
+        for text in ["http://127.0.0.1:4318", "https://collector.example.com/a/b"] {
+            assert_eq!(endpoint(text).base(), text);
+        }
+        assert_eq!(endpoint("https://h/a/b/").base_path(), "/a/b");
+        assert_eq!(endpoint("https://h/").base_path(), "");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use hyper_util::server::conn::auto;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::load::target::{Bench, PrepareError, Workload};
+use super::load::target::{Bench, Load, Mix, PrepareError, Renewal, Workload};
 use super::load::{Loop, Plan};
 use super::*;
 use crate::clock::Clock;
@@ -300,11 +300,21 @@ async fn nobody_there_and_nobody_to_trust_are_told_apart() {
 
 // --- bench --------------------------------------------------------------------------------------
 
-async fn bench(server: &Server, workload: Workload, http: HttpVersion) -> Arc<Bench> {
-    let connector = server.connector(http, PATIENCE);
+/// Two connections, these operations in turn.
+async fn prepare(
+    server: &Server,
+    parts: &[(Workload, u32)],
+    http: HttpVersion,
+    renewal: Renewal,
+) -> Result<Bench, PrepareError> {
+    let (key, mix) = (key(), Mix::new(parts.to_vec()).unwrap());
     let plaintext = Plaintext::new(vec![7; 32]);
-    let what = (&key(), workload);
-    let bench = Bench::prepare(connector, server.signer(), what, plaintext, 2).await;
+    let load = Load { key: &key, mix: &mix, plaintext, connections: 2, renewal };
+    Bench::prepare(server.connector(http, PATIENCE), server.signer(), load).await
+}
+
+async fn bench(server: &Server, workload: Workload, http: HttpVersion) -> Arc<Bench> {
+    let bench = prepare(server, &[(workload, 1)], http, Renewal::Keep).await;
     Arc::new(bench.unwrap_or_else(|error| panic!("{error}")))
 }
 
@@ -360,10 +370,33 @@ async fn a_lost_connection_is_made_again_and_counted() {
 #[tokio::test]
 async fn a_bench_of_refusals_does_not_begin() {
     let server = Server::start(|_, _| refusal(404, "KeyNotFoundException")).await;
-    let connector = server.connector(HttpVersion::Http1, PATIENCE);
-    let what = (&key(), Workload::Metadata);
-    let bench =
-        Bench::prepare(connector, server.signer(), what, Plaintext::new(vec![7; 32]), 1).await;
+    let parts = [(Workload::Metadata, 1)];
+    let bench = prepare(&server, &parts, HttpVersion::Http1, Renewal::Keep).await;
     let Err(PrepareError::First { operation, cause }) = bench else { panic!("it began") };
     assert_eq!((operation, cause.label()), ("GetKeyMetadata", "KeyNotFoundException"));
+}
+
+#[tokio::test]
+async fn a_mix_asks_for_each_by_its_weight() {
+    let server = Server::start(|_, seen| good(seen)).await;
+    let parts = [(Workload::Encrypt, 3), (Workload::Metadata, 1)];
+    let bench = prepare(&server, &parts, HttpVersion::Http1, Renewal::Keep).await.unwrap();
+    let measured = load::run(plan(40), Arc::new(bench).targets(2), Arc::default()).await;
+    assert_eq!(measured.answered.len(), 40, "{:?}", measured.errors);
+    let asked =
+        |operation: &str| server.paths().iter().filter(|path| path.ends_with(operation)).count();
+    // One of each before the run.
+    assert_eq!((asked("/encrypt"), asked("/metadata")), (31, 11));
+}
+
+#[tokio::test]
+async fn new_connections_are_made_for_each_request() {
+    let server = Server::start(|_, seen| good(seen)).await;
+    let parts = [(Workload::Health, 1)];
+    let bench = prepare(&server, &parts, HttpVersion::Http1, Renewal::Always).await.unwrap();
+    let bench = Arc::new(bench);
+    let measured = load::run(plan(10), bench.targets(2), Arc::default()).await;
+    assert_eq!((measured.answered.len(), bench.reconnected()), (10, 0));
+    // Two that wait in vain, the trial request's, and ten.
+    assert_eq!(server.connections.load(Ordering::Relaxed), 13);
 }

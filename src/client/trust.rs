@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CipherSuite, ClientConfig, ProtocolVersion, RootCertStore};
 
 /// Certificate authorities of the system, as Debian, Ubuntu, Alpine and most others bundle them.
 pub const SYSTEM_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -15,6 +15,8 @@ pub const SYSTEM_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 #[derive(Debug, Clone)]
 pub struct Trust {
     roots: Arc<RootCertStore>,
+    /// The only suite that is offered; `None`: all that rustls has.
+    suite: Option<CipherSuite>,
 }
 
 /// A certificate with its key, for proxies that ask for one (P-16).
@@ -60,7 +62,14 @@ impl Trust {
         if roots.is_empty() {
             return Err(TrustError::Empty { path: path.to_owned() });
         }
-        Ok(Self { roots: Arc::new(roots) })
+        Ok(Self { roots: Arc::new(roots), suite: None })
+    }
+
+    /// The same authorities, and this cipher suite offered to servers and no other: to see whether
+    /// they accept it (P-2).
+    #[must_use]
+    pub fn only(self, suite: CipherSuite) -> Self {
+        Self { suite: Some(suite), ..self }
     }
 
     /// TLS 1.2 and 1.3 with these authorities, offering one application protocol.
@@ -69,9 +78,17 @@ impl Trust {
         identity: Option<&ClientIdentity>,
         alpn: &[u8],
     ) -> Result<ClientConfig, TrustError> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
+        let mut provider = aws_lc_rs::default_provider();
+        let mut versions = vec![&rustls::version::TLS13, &rustls::version::TLS12];
+        if let Some(only) = self.suite {
+            provider.cipher_suites.retain(|suite| suite.suite() == only);
+            let has = |version: ProtocolVersion| {
+                provider.cipher_suites.iter().any(|suite| suite.version().version == version)
+            };
+            versions.retain(|version| has(version.version));
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&versions)?
             .with_root_certificates(self.roots.clone());
         let mut config = match identity {
             None => builder.with_no_client_auth(),

@@ -17,10 +17,17 @@ pub(super) fn authorization(keystore: &mut Section<'_>) -> Option<Authorization>
     let report = section.report;
     let paths = section.list("policies", |text| {
         let hint = "one `*` may stand in the last part of a path, for any characters";
-        policy_files::find(&report.path(text)).map_err(|problem| Wrong::from(problem).hint(hint))
+        let path = report.path(text);
+        // With its `*`: a file that comes later counts as well.
+        report.note_file(&path);
+        policy_files::find(&path).map_err(|problem| Wrong::from(problem).hint(hint))
     });
     let policies = paths.and_then(|paths| sources(&section, "policies", paths.concat()));
-    let entities = section.optional("entities", Shape::Text, |text| Ok(report.path(text)));
+    let entities = section.optional("entities", Shape::Text, |text| {
+        let path = report.path(text);
+        report.note_file(&path);
+        Ok(path)
+    });
     let entities = match entities {
         Some(None) => Some(None),
         Some(Some(path)) => {

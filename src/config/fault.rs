@@ -1,5 +1,6 @@
 //! What is wrong with a configuration: every fault at once, each with its place and its remedy.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -56,6 +57,8 @@ pub struct ConfigErrors {
     pub faults: Vec<Fault>,
     /// What is allowed and should not be.
     pub warnings: Vec<String>,
+    /// Every file that was read, or was to be.
+    pub files: BTreeSet<PathBuf>,
 }
 
 impl fmt::Display for ConfigErrors {

@@ -4,27 +4,32 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use super::authorization::authorization;
+use super::credentials::{SeenIds, credentials};
+use super::limits;
 use super::parse::{alternatives, flag, number_within};
 use super::reader::{Section, Shape, parsed};
 use super::report::Wrong;
-use super::secrets::secret;
-use crate::keystore::{KeyRule, Settings, VerifyWrites};
-use crate::limits::{self, Rate};
-use crate::names::{AccessKeyId, KeystoreName, PathPrefix, Region, TokenName};
-use crate::sigv4::{Credentials, SecretAccessKey};
+use crate::counts::limit::EncryptionLimit;
+use crate::keystore::{KeyRule, Rotation, Settings, VerifyWrites};
+use crate::limits::Rate;
+use crate::names::{KeystoreName, PathPrefix, Region, TokenName};
 use crate::wire::ciphertext_format::{AWS_SAMPLE, Formats, SampleConstants, SampleMetadata};
 
 /// What no two key stores may have in common, or must have in common, and where it was seen first.
 #[derive(Debug, Default)]
 struct Seen {
     prefixes: BTreeMap<PathPrefix, String>,
-    access_key_ids: BTreeMap<AccessKeyId, String>,
+    access_key_ids: SeenIds,
     /// By token: the first key store that has it, and all tokens of that.
     groups: BTreeMap<TokenName, (String, Vec<TokenName>)>,
 }
 
 /// Reads all of `keystores`; those at fault are left out.
-pub(super) fn keystores(root: &mut Section<'_>, tokens: &[String]) -> Vec<Settings> {
+pub(super) fn keystores(
+    root: &mut Section<'_>,
+    tokens: &[String],
+    has_state: bool,
+) -> Vec<Settings> {
     let sections = root.named("keystores");
     let mut seen = Seen::default();
     let read = |(name, mut section): (String, Section<'_>)| {
@@ -32,7 +37,11 @@ pub(super) fn keystores(root: &mut Section<'_>, tokens: &[String]) -> Vec<Settin
         if let Err(error) = &parsed {
             section.report.fault(&format!("keystores.{name}"), None, error.into());
         }
-        keystore(parsed.ok(), &name, &mut section, tokens, &mut seen)
+        let settings = keystore(parsed.ok(), &name, &mut section, tokens, &mut seen);
+        let limit = limits::encryption_limit(&mut section, has_state);
+        let formats = settings.as_ref().map(|settings| &settings.formats);
+        let rotation = limits::rotation(&mut section, formats, has_state);
+        Some(Settings { encryption_limit: limit?, rotation: rotation?, ..settings? })
     };
     sections.into_iter().filter_map(read).collect()
 }
@@ -63,7 +72,7 @@ fn keystore(
     let quota = self::quota(section, "quota");
     let key_quota = self::quota(section, "key_quota");
     let authorization = authorization(section);
-    let credentials = credentials(name_text, section, seen);
+    let credentials = credentials(name.as_ref(), name_text, section, &mut seen.access_key_ids);
     Some(Settings {
         name: name?,
         prefix: prefix?,
@@ -78,6 +87,8 @@ fn keystore(
         quota: quota?,
         key_quota: key_quota?,
         authorization: authorization?,
+        encryption_limit: EncryptionLimit::default(),
+        rotation: Rotation::default(),
     })
 }
 
@@ -183,7 +194,7 @@ fn formats(section: &mut Section<'_>) -> Option<Formats> {
 }
 
 /// A section with what is allowed of requests; nothing is limited that it does not name.
-fn quota(section: &mut Section<'_>, key: &'static str) -> Option<limits::Settings> {
+fn quota(section: &mut Section<'_>, key: &'static str) -> Option<crate::limits::Settings> {
     const RATE: &str = "requests_per_second";
     const BURST: &str = "burst";
     let mut section = section.section(key);
@@ -205,38 +216,5 @@ fn quota(section: &mut Section<'_>, key: &'static str) -> Option<limits::Setting
             return None;
         }
     };
-    Some(limits::Settings { rate, concurrent: concurrent.map(at_least_one) })
-}
-
-/// At least one credential; an access key id names one secret over the whole proxy.
-fn credentials(name: &str, section: &mut Section<'_>, seen: &mut Seen) -> Option<Credentials> {
-    let sections = section.required_sections("credentials", "access_key_id and secret")?;
-    let wanted = sections.len();
-    let mut pairs = Vec::with_capacity(wanted);
-    for mut section in sections {
-        // Not shown if it is at fault: it may be the secret, put in the wrong place.
-        let id = section.required("access_key_id", Shape::Hidden, |text| {
-            // P-14
-            let id: AccessKeyId = text.parse()?;
-            match seen.access_key_ids.insert(id.clone(), name.to_owned()) {
-                None => Ok(id),
-                Some(other) => {
-                    let problem = format!("{id} is there twice, first in key store `{other}`");
-                    Err(Wrong::from(problem).hint("an id names one secret over the whole proxy"))
-                }
-            }
-        });
-        let secret = secret(&mut section, "secret").and_then(|secret| {
-            let wrong = |error| {
-                let hint = "43 characters of Base64 hold the 256 bits that AWS asks for";
-                section.fault("secret", None, Wrong::from(error).hint(hint));
-            };
-            SecretAccessKey::new(secret).map_err(wrong).ok()
-        });
-        pairs.extend(id.zip(secret));
-    }
-    if pairs.len() < wanted {
-        return None;
-    }
-    Some(Credentials::new(pairs).expect("neither empty nor twice the same id, as checked above"))
+    Some(crate::limits::Settings { rate, concurrent: concurrent.map(at_least_one) })
 }

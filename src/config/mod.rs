@@ -1,13 +1,16 @@
 //! The configuration: what a file and the environment say, as the settings of every component.
 //!
 //! [`load`] reads the file and the overrides as one tree of values (`source`), takes it apart
-//! section by section (`server`, `tokens`, `keystores` and its `authorization`) through a `reader` that collects
+//! section by section (`server`, `traces`, `tokens`, `keystores` and its `authorization`) through a `reader` that collects
 //! every fault in a `report`, and gives a [`Config`] that is valid as a whole, or all [`ConfigErrors`].
 //! Each key is read at one place, and there its default stands, written as in the file.
 
 mod authorization;
+mod command;
+mod credentials;
 mod fault;
 mod keystores;
+mod limits;
 mod parse;
 pub mod policy_files;
 mod reader;
@@ -16,17 +19,20 @@ mod secrets;
 mod server;
 mod source;
 mod tokens;
+mod traces;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::CString;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use command::SecretCommand;
+pub use credentials::{CredentialPlace, credentials_directories};
 pub use fault::{ConfigErrors, Fault, Origin};
 pub use secrets::{CREDENTIALS_DIRECTORY, SecretPlaces, SecretSource};
 
@@ -48,22 +54,35 @@ pub const TEMPLATE: &str = include_str!("template.toml");
 /// Everything that can be configured, valid as a whole.
 #[derive(Debug)]
 pub struct Config {
+    /// The file, for commands that are to read the same.
+    pub file: PathBuf,
     /// The XKS listener.
     pub server: Server,
     /// The listener for health checks and metrics.
     pub ops: Ops,
     /// Where logs go and what is in them.
     pub log: telemetry::Settings,
+    /// Where traces go, if anywhere.
+    pub traces: Option<crate::traces::Settings>,
     /// How many proxies serve this endpoint (P-60).
     pub fleet_size: NonZeroU32,
+    /// Where encryptions are counted; `None`: nowhere.
+    pub state_directory: Option<PathBuf>,
     /// HSM tokens.
     pub tokens: BTreeMap<TokenName, Token>,
     /// Key stores; each names one of the tokens, no two clash.
     pub keystores: Vec<keystore::Settings>,
+    /// Where their credentials are kept.
+    pub credentials: Vec<CredentialPlace>,
     /// Where its secrets are kept, the private key of TLS among them.
     pub secret_places: SecretPlaces,
     /// What is allowed and should not be: an inline PIN, for one.
     pub warnings: Vec<String>,
+    /// Every file that was read: the configuration itself, secrets, certificates, policies. What was
+    /// named with a `*` is in it like that, for [`policy_files::find`].
+    pub files: BTreeSet<PathBuf>,
+    /// How often it is looked whether these have changed, to reload by itself; `None`: never.
+    pub reload_on_change: Option<Duration>,
 }
 
 /// The XKS listener.
@@ -75,8 +94,6 @@ pub struct Server {
     pub transport: Transport,
     /// How connections are treated.
     pub limits: listener::Limits,
-    /// Time for the body of a request to arrive.
-    pub body_timeout: Duration,
     /// Time for a request, from its head (P-8).
     pub deadline: Duration,
     /// How long `/readyz` says no before connections are closed.
@@ -152,12 +169,12 @@ pub fn load(
     let tree = source::read(path, &environment)?;
     let report = Report::new(path, tree.variables, environment);
     let config = read(&report, tree.values);
-    let (faults, warnings) = report.into_parts();
+    let (faults, warnings, files) = report.into_parts();
     match config {
-        Some(config) if faults.is_empty() => Ok(Config { warnings, ..config }),
+        Some(config) if faults.is_empty() => Ok(Config { warnings, files, ..config }),
         _ => {
             assert!(!faults.is_empty(), "what can't be read has left a fault");
-            Err(ConfigErrors { faults, warnings })
+            Err(ConfigErrors { faults, warnings, files })
         }
     }
 }
@@ -172,18 +189,29 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
     let ops = server::ops(&mut root);
     server::check_addresses(&root, server.as_ref(), ops.as_ref());
     let log = server::log(&mut root);
+    let traces = traces::traces(&mut root);
     let fleet_size = server::fleet_size(&mut root);
+    let reload_on_change = server::reload(&mut root);
+    let state_directory = limits::state_directory(&mut root);
     let tokens = tokens::tokens(&mut root);
-    let keystores = keystores::keystores(&mut root, &tokens.names);
+    // One that is at fault is not missing as well.
+    let has_state = state_directory.as_ref().is_none_or(Option::is_some);
+    let keystores = keystores::keystores(&mut root, &tokens.names, has_state);
     version?;
     Some(Config {
+        file: report.configuration_file(),
         server: server?,
         ops: ops?,
         log: log?,
+        traces: traces?,
         fleet_size: fleet_size?,
+        state_directory: state_directory?,
         tokens: tokens.tokens,
         keystores,
+        credentials: report.credentials.take(),
         secret_places: report.secret_places.take(),
         warnings: Vec::new(),
+        files: BTreeSet::new(),
+        reload_on_change: reload_on_change?,
     })
 }

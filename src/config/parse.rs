@@ -11,9 +11,10 @@ use ipnet::IpNet;
 use super::report::Wrong;
 
 /// The units of durations, largest first, in milliseconds.
-const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const UNITS: [(&str, u64); 5] =
+    [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 
-/// Reads a duration: a whole number and one unit, `250ms`, `5s`, `15m`, `1h`.
+/// Reads a duration: a whole number and one unit, `250ms`, `5s`, `15m`, `1h`, `365d`.
 pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -22,7 +23,7 @@ pub(super) fn duration(text: &str) -> Result<Duration, Wrong> {
     match milliseconds {
         Some(milliseconds) => Ok(Duration::from_millis(milliseconds)),
         None => {
-            let problem = "must be a duration: a whole number and ms, s, m or h";
+            let problem = "must be a duration: a whole number and ms, s, m, h or d";
             Err(Wrong::from(problem).hint("for instance \"250ms\" or \"15m\""))
         }
     }
@@ -98,6 +99,8 @@ mod tests {
     fn durations_are_a_number_and_a_unit() {
         for (text, milliseconds) in
             [("0s", 0), ("120ms", 120), ("5s", 5000), ("15m", 900_000), ("2h", 7_200_000)]
+                .into_iter()
+                .chain([("365d", 31_536_000_000)])
         {
             assert_eq!(duration(text).unwrap(), Duration::from_millis(milliseconds), "{text}");
         }

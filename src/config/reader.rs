@@ -21,6 +21,8 @@ pub(super) enum Shape {
     Hidden,
     /// An integer.
     Number,
+    /// A number, with decimals or without.
+    Decimal,
     /// `true` or `false`.
     Flag,
 }
@@ -83,6 +85,7 @@ impl<'a> Section<'a> {
             let what = match shape {
                 Shape::Text | Shape::Hidden => "a string",
                 Shape::Number => "an integer",
+                Shape::Decimal => "a number",
                 Shape::Flag => "true or false",
             };
             self.missing(key, format!("is missing; it takes {what}"));
@@ -263,7 +266,10 @@ impl<'a> Section<'a> {
                 (text, is_override || matches!(shape, Shape::Text | Shape::Hidden))
             }
             ValueKind::Boolean(flag) => (flag.to_string(), shape == Shape::Flag),
-            ValueKind::I64(number) => (number.to_string(), shape == Shape::Number),
+            ValueKind::I64(number) => {
+                (number.to_string(), matches!(shape, Shape::Number | Shape::Decimal))
+            }
+            ValueKind::Float(number) => (number.to_string(), shape == Shape::Decimal),
             other => (other.to_string(), false),
         };
         let read = if is_fit {
@@ -272,6 +278,7 @@ impl<'a> Section<'a> {
             Err(Wrong::from(match shape {
                 Shape::Text | Shape::Hidden => "must be a string, in quotes",
                 Shape::Number => "must be an integer",
+                Shape::Decimal => "must be a number, without quotes",
                 Shape::Flag => "must be true or false, without quotes",
             }))
         };

@@ -1,10 +1,11 @@
 //! What is found while a configuration is read: faults, warnings, and which keys were asked for.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
+use super::credentials::CredentialPlace;
 use super::fault::{Fault, Origin};
 use super::secrets::SecretPlaces;
 
@@ -20,10 +21,13 @@ pub(super) struct Report {
     pub(super) environment: BTreeMap<String, String>,
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<String>>,
+    files: RefCell<BTreeSet<PathBuf>>,
     /// Every key that was asked for, and its default.
     asked: RefCell<BTreeMap<String, Option<&'static str>>>,
     /// Where the secrets that were read are kept.
     pub(super) secret_places: RefCell<SecretPlaces>,
+    /// Where the credentials that were read are kept.
+    pub(super) credentials: RefCell<Vec<CredentialPlace>>,
 }
 
 /// Why a text is not what a key takes.
@@ -57,8 +61,20 @@ impl Report {
         let file = file.to_owned();
         let absolute = std::path::absolute(&file).unwrap_or_else(|_| file.clone());
         let directory = absolute.parent().unwrap_or(Path::new("/")).to_owned();
-        let (faults, warnings, asked, secret_places) = Default::default();
-        Self { file, directory, variables, environment, faults, warnings, asked, secret_places }
+        let (faults, warnings, asked, secret_places, credentials) = Default::default();
+        let files = RefCell::new(BTreeSet::from([file.clone()]));
+        Self {
+            file,
+            directory,
+            variables,
+            environment,
+            faults,
+            warnings,
+            files,
+            asked,
+            secret_places,
+            credentials,
+        }
     }
 
     /// Records a fault of a key.
@@ -93,9 +109,14 @@ impl Report {
         self.asked.borrow_mut().insert(key, default);
     }
 
-    /// Every fault and warning.
-    pub(super) fn into_parts(self) -> (Vec<Fault>, Vec<String>) {
-        (self.faults.into_inner(), self.warnings.into_inner())
+    /// Remembers a file that is part of the configuration, whether or not it can be read.
+    pub(super) fn note_file(&self, file: &Path) {
+        self.files.borrow_mut().insert(file.to_owned());
+    }
+
+    /// Every fault and warning, and every file that was noted.
+    pub(super) fn into_parts(self) -> (Vec<Fault>, Vec<String>, BTreeSet<PathBuf>) {
+        (self.faults.into_inner(), self.warnings.into_inner(), self.files.into_inner())
     }
 
     /// Every key that was asked for, and its default.

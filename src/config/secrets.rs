@@ -1,23 +1,30 @@
-//! Secrets, wherever they are kept: file, systemd credential, environment, or inline.
+//! Secrets, wherever they are kept: file, systemd credential, environment, a command, or inline.
 //!
 //! No fault shows any of one. What is kept inline passes through the memory of the TOML parser,
 //! which is not wiped: one more reason for the warning.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use config::ValueKind;
+use config::{Value, ValueKind};
 use zeroize::Zeroize;
 
-use super::parse::alternatives;
+use super::command::SecretCommand;
 use super::reader::Section;
 use super::report::{Report, Wrong};
 use crate::secret::Secret;
 
 /// Where a secret can be kept.
-const PLACES: [&str; 4] = ["file", "credential", "env", "inline"];
+const PLACES: [&str; 5] = [
+    "{ file = \"...\" }",
+    "{ credential = \"...\" }",
+    "{ env = \"...\" }",
+    "{ command = [\"...\"] }",
+    "{ inline = \"...\" }",
+];
 
 /// Where systemd puts the credentials of a service.
 pub const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
@@ -25,7 +32,7 @@ pub const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 /// Where all secrets of a configuration are kept.
 #[derive(Debug, Default)]
 pub struct SecretPlaces {
-    /// Files, each with one of them.
+    /// Files, each with one of them, and directories that hold nothing else.
     pub files: BTreeSet<PathBuf>,
     /// Environment variables of this process.
     pub variables: BTreeSet<String>,
@@ -36,7 +43,7 @@ impl SecretPlaces {
         match source {
             SecretSource::File(file) => drop(self.files.insert(file.clone())),
             SecretSource::Variable(name) => drop(self.variables.insert(name.clone())),
-            SecretSource::Kept(_) => {}
+            SecretSource::Command(_) | SecretSource::Kept(_) => {}
         }
     }
 }
@@ -48,8 +55,21 @@ pub enum SecretSource {
     File(PathBuf),
     /// An environment variable of this process.
     Variable(String),
+    /// What a command prints.
+    Command(SecretCommand),
     /// It stood in the configuration itself.
     Kept(Secret<String>),
+}
+
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file) => write!(f, "`{}`", file.display()),
+            Self::Variable(name) => write!(f, "the environment variable `{name}`"),
+            Self::Command(command) => command.fmt(f),
+            Self::Kept(_) => f.write_str("the configuration itself"),
+        }
+    }
 }
 
 impl SecretSource {
@@ -58,18 +78,17 @@ impl SecretSource {
         let secret = match self {
             Self::File(file) => from_file(file).ok()?,
             Self::Variable(name) => Secret::new(std::env::var(name).ok()?),
+            Self::Command(command) => command
+                .run()
+                .inspect_err(|wrong| tracing::error!(problem = wrong.problem, "no secret"))
+                .ok()?,
             Self::Kept(secret) => Secret::new(secret.expose().clone()),
         };
         filled(secret).ok()
     }
 }
 
-/// Reads the secret that `key` tells the place of; it must be there.
-pub(super) fn secret(section: &mut Section<'_>, key: &'static str) -> Option<Secret<String>> {
-    located_secret(section, key).map(|(secret, _source)| secret)
-}
-
-/// The same, and where it can be found again.
+/// Reads the secret that `key` tells the place of, which must be there, and where it can be found again.
 pub(super) fn located_secret(
     section: &mut Section<'_>,
     key: &'static str,
@@ -99,15 +118,21 @@ pub(super) fn located_secret(
         section.fault(key, None, format!("must be {}, and only one of them", forms()));
         return None;
     };
+    let report = section.report;
+    if name == "command" {
+        let found = command(report, &format!("{path}.command"), value.kind)
+            .and_then(|command| Ok((filled(command.run()?)?, SecretSource::Command(command))));
+        return found.map_err(|wrong| report.fault(&path, None, wrong)).ok();
+    }
     let ValueKind::String(value) = value.kind else {
         section.fault(key, None, format!("`{name}` must be a string, in quotes"));
         return None;
     };
-    let report = section.report;
     let read = match name.as_str() {
         "inline" => return inline(report, &path, value),
         "file" => {
             let file = report.path(&value);
+            report.note_file(&file);
             let read = from_file(&file);
             if read.is_ok() {
                 warn_if_readable(report, &path, &file);
@@ -136,8 +161,34 @@ pub(super) fn warn_if_readable(report: &Report, key: &str, file: &Path) {
 }
 
 fn forms() -> String {
-    let forms = PLACES.map(|place| format!("{{ {place} = \"...\" }}"));
-    alternatives(&forms.each_ref().map(String::as_str))
+    let [places @ .., last] = PLACES;
+    format!("`{}` or `{last}`", places.join("`, `"))
+}
+
+/// A program and its arguments, as a list: there is no shell that would take them apart.
+fn command(report: &Report, path: &str, value: ValueKind) -> Result<SecretCommand, Wrong> {
+    let text = |item: Value| match item.kind {
+        ValueKind::String(text) => Some(text),
+        _ => None,
+    };
+    let words = match value {
+        ValueKind::Array(items) => items.into_iter().map(text).collect(),
+        ValueKind::String(text) if report.is_override(path) => {
+            Some(text.split(',').map(|word| word.trim().to_owned()).collect())
+        }
+        _ => None,
+    };
+    let mut words = words.unwrap_or_else(Vec::new).into_iter();
+    match words.next().filter(|program| !program.is_empty()) {
+        Some(program) => {
+            Ok(SecretCommand { program: report.path(&program), arguments: words.collect() })
+        }
+        None => {
+            let wrong = Wrong::from("`command` must be a list: a program and its arguments");
+            Err(wrong
+                .hint("for instance { command = [\"/usr/bin/pass\", \"show\", \"xks/demo\"] }"))
+        }
+    }
 }
 
 fn inline(report: &Report, key: &str, text: String) -> Option<(Secret<String>, SecretSource)> {
@@ -151,12 +202,12 @@ fn inline(report: &Report, key: &str, text: String) -> Option<(Secret<String>, S
     Some((secret, kept))
 }
 
-fn filled(secret: Secret<String>) -> Result<Secret<String>, Wrong> {
+pub(super) fn filled(secret: Secret<String>) -> Result<Secret<String>, Wrong> {
     if secret.expose().is_empty() { Err("is empty".into()) } else { Ok(secret) }
 }
 
 /// The whole file, but for one line end.
-fn from_file(file: &Path) -> Result<Secret<String>, Wrong> {
+pub(super) fn from_file(file: &Path) -> Result<Secret<String>, Wrong> {
     let read = fs::read(file);
     let bytes = read.map_err(|error| format!("cannot read `{}`: {error}", file.display()))?;
     let mut text = String::from_utf8(bytes).map_err(|error| {
@@ -180,6 +231,7 @@ fn from_credential(report: &Report, name: &str) -> Result<(Secret<String>, Secre
         return Err("`credential` must be the name of a credential, without slashes".into());
     }
     let file = PathBuf::from(directory).join(name);
+    report.note_file(&file);
     from_file(&file).map(|secret| (secret, SecretSource::File(file)))
 }
 

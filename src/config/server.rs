@@ -1,8 +1,9 @@
-//! The sections `server`, `ops`, `log` and `fleet`.
+//! The sections `server`, `ops`, `log`, `fleet` and `reload`.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::parse::{address, duration_within, flag, network, number_within};
 use super::reader::{Section, Shape, parsed};
@@ -47,10 +48,10 @@ pub(super) fn server(root: &mut Section<'_>) -> Option<Server> {
             max_connections: max_connections?,
             handshake_timeout: handshake_timeout?,
             head_timeout: head_timeout?,
+            body_timeout: body_timeout?,
             idle_timeout: idle_timeout?,
             proxy_protocol_from: proxy_protocol_from?,
         },
-        body_timeout: body_timeout?,
         deadline: deadline?,
         drain_delay: drain_delay?,
         drain_timeout: drain_timeout?,
@@ -93,7 +94,11 @@ fn transport(section: &mut Section<'_>, listen: Option<&[SocketAddr]>) -> Option
 
 fn tls_settings(section: &mut Section<'_>) -> Option<tls::Settings> {
     let report = section.report;
-    let path = |text: &str| Ok(report.path(&super::parse::filled(text)?));
+    let path = |text: &str| {
+        let path = report.path(&super::parse::filled(text)?);
+        report.note_file(&path);
+        Ok(path)
+    };
     let certificate = section.required("certificate", Shape::Text, path);
     let private_key = section.required("private_key", Shape::Text, path);
     let ca = section.optional("client_ca", Shape::Text, path);
@@ -215,4 +220,15 @@ pub(super) fn log(root: &mut Section<'_>) -> Option<telemetry::Settings> {
 pub(super) fn fleet_size(root: &mut Section<'_>) -> Option<NonZeroU32> {
     let most = NonZeroU32::new(10_000).expect("is not zero");
     root.section("fleet").or("size", "1", Shape::Number, number_within(NonZeroU32::MIN..=most))
+}
+
+/// Reads `[reload]`.
+pub(super) fn reload(root: &mut Section<'_>) -> Option<Option<Duration>> {
+    let mut section = root.section("reload");
+    section.or("on_change", "never", Shape::Text, |text| match text {
+        "never" => Ok(None),
+        _ => duration_within("1s", "1h")(text)
+            .map(Some)
+            .map_err(|wrong| wrong.hint("how often it is looked, or \"never\"")),
+    })
 }

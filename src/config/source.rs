@@ -1,6 +1,6 @@
 //! File and environment as one tree of values, and which variable each override came from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use config::{ConfigError, File, FileFormat, Map, Source, Value};
@@ -33,7 +33,8 @@ pub(super) fn read(
     let errors = |problem: String, hint: &str| {
         let (origin, hint) = (Origin::File(path.to_owned()), Some(hint.to_owned()));
         let fault = Fault { origin, key: String::new(), value: None, problem, hint };
-        ConfigErrors { faults: vec![fault], warnings: Vec::new() }
+        let files = BTreeSet::from([path.to_owned()]);
+        ConfigErrors { faults: vec![fault], warnings: Vec::new(), files }
     };
     let text = std::fs::read_to_string(path).map_err(|error| {
         let hint = "name the file by --config or XKSD_CONFIG; `xksd config template` prints one";

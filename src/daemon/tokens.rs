@@ -1,22 +1,24 @@
-//! Starting the tokens: in this process, or each in one of its own.
+//! The tokens that run: in this process, or each in one of its own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
-use tokio::task::JoinSet;
-
+use super::origin::Origin;
 use crate::config::{self, Isolation, SecretPlaces};
 use crate::hsm::backend::Backend;
-use crate::hsm::fleet::{Group, Keeper};
 use crate::hsm::pkcs11::{Library, Pkcs11Backend};
 use crate::hsm::process::{self, Launch, ProcessBackend};
 use crate::hsm::token::Token;
-use crate::keystore::{Keystore, Keystores};
 use crate::metrics::{Metrics, TokenMetrics};
-use crate::names::{KeystoreName, TokenName};
+use crate::names::TokenName;
 use crate::telemetry;
+
+/// How long the threads of a token may take to leave the HSM library.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The variables by which known modules find their configuration. A process of a module's own has
 /// these, if we have them, and those that its token names: ours may hold secrets.
@@ -35,78 +37,154 @@ pub(crate) fn is_for_modules(variable: &OsStr) -> bool {
     FOR_MODULES.iter().any(|name| variable == *name)
 }
 
-/// Every token of the configuration, started.
+/// A token that was started.
+#[derive(Debug)]
+pub(super) struct Started {
+    pub(super) token: Arc<Token>,
+    /// What it was started from.
+    pub(super) origin: Origin,
+    metrics: Arc<TokenMetrics>,
+    /// Where its library runs in a process of its own.
+    child: Option<Arc<ProcessBackend>>,
+}
+
+/// What the processes of libraries are started with, besides what their tokens say.
+#[derive(Debug)]
+pub(super) struct Surroundings<'a> {
+    pub(super) log: &'a telemetry::Settings,
+    pub(super) secrets: &'a SecretPlaces,
+}
+
+/// Starts tokens and ends them, and knows all that run, whether or not they are served.
+#[derive(Debug)]
 pub(super) struct Tokens {
-    pub(super) tokens: HashMap<TokenName, Arc<Token>>,
-    /// Those whose libraries run in processes of their own.
-    pub(super) children: Vec<Arc<ProcessBackend>>,
+    metrics: Arc<Metrics>,
+    /// One library per module, however many of its tokens are used, for the life of this process: it
+    /// is neither unloaded nor finalised.
+    libraries: Mutex<HashMap<PathBuf, Arc<Library>>>,
+    running: Mutex<Vec<Arc<Started>>>,
 }
 
 impl Tokens {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, libraries: Mutex::default(), running: Mutex::default() }
+    }
+
+    /// Starts a token. It is on its way up when this returns, and its gauges are not shown yet.
+    ///
+    /// # Errors
+    /// If the operating system has no threads for it.
     pub(super) fn start(
-        tokens: BTreeMap<TokenName, config::Token>,
-        log: &telemetry::Settings,
-        secrets: &SecretPlaces,
-        metrics: &Metrics,
-    ) -> Self {
-        let mut all = Self { tokens: HashMap::new(), children: Vec::new() };
-        // One library per module, however many of its tokens are used.
-        let mut libraries: HashMap<PathBuf, Arc<Library>> = HashMap::new();
-        for (name, token) in tokens {
-            let metrics = metrics.token(&name);
-            let settings = token.settings.clone();
-            let backend: Arc<dyn Backend> = match token.isolation {
-                Isolation::Thread => {
-                    let config::Token { module, selector, pin, profile, initialization, .. } =
-                        token;
-                    let library = libraries
-                        .entry(module.clone())
-                        .or_insert_with(|| {
-                            Arc::new(Library::new(module).with_initialization(initialization))
-                        })
-                        .clone();
-                    let backend = Pkcs11Backend::new(library, selector, pin, metrics.clone());
-                    Arc::new(backend.with_profile(profile))
-                }
-                Isolation::Process => {
-                    let child = Arc::new(isolated(&name, token, log, secrets, metrics.clone()));
-                    all.children.push(child.clone());
-                    child
-                }
-            };
-            let token = Token::start(name.clone(), settings, backend, metrics);
-            all.tokens.insert(name, Arc::new(token));
+        &self,
+        name: &TokenName,
+        token: config::Token,
+        origin: Origin,
+        surroundings: &Surroundings<'_>,
+    ) -> io::Result<Arc<Started>> {
+        let metrics = self.metrics.candidate(name);
+        let settings = token.settings.clone();
+        let (backend, child): (Arc<dyn Backend>, _) = match token.isolation {
+            Isolation::Thread => (Arc::new(self.inside(token, metrics.clone())), None),
+            Isolation::Process => {
+                let child = Arc::new(isolated(name, token, surroundings, metrics.clone()));
+                (child.clone(), Some(child))
+            }
+        };
+        let token = Token::try_start(name.clone(), settings, backend, metrics.clone())?;
+        let token = Arc::new(token);
+        let started = Arc::new(Started { token, origin, metrics, child });
+        self.running().push(started.clone());
+        Ok(started)
+    }
+
+    /// Shows the gauges of this token, in the place of those of another one of its name.
+    pub(super) fn show(&self, started: &Started) {
+        self.metrics.show(&started.metrics);
+    }
+
+    /// Ends a token; blocks until its threads have left the library, if they do within a time.
+    pub(super) fn stop(&self, started: &Arc<Started>) {
+        if !started.token.stop(PATIENCE) {
+            let token = started.token.name().as_str();
+            tracing::warn!(token, "a call into the HSM library has not returned");
         }
-        all
+        if let Some(child) = &started.child
+            && !child.end()
+        {
+            let token = started.token.name().as_str();
+            tracing::warn!(token, "a process of an HSM library does not end");
+        }
+        self.running().retain(|other| !Arc::ptr_eq(other, started));
+    }
+
+    /// Ends a token that nobody has used, without waiting for it.
+    pub(super) fn give_up(self: &Arc<Self>, started: &Arc<Started>) {
+        let (tokens, started) = (self.clone(), started.clone());
+        tokio::task::spawn_blocking(move || tokens.stop(&started));
+    }
+
+    /// The longest that [`Self::stop_all`] takes.
+    pub(super) fn patience(&self) -> Duration {
+        let of = |started: &Arc<Started>| {
+            PATIENCE + started.child.as_ref().map_or(Duration::ZERO, |_| process::END_LIMIT)
+        };
+        self.running().iter().map(of).sum()
+    }
+
+    /// Ends every token that runs.
+    pub(super) fn stop_all(&self) {
+        let running = self.running().clone();
+        for started in running {
+            self.stop(&started);
+        }
+    }
+
+    fn inside(&self, token: config::Token, metrics: Arc<TokenMetrics>) -> Pkcs11Backend {
+        let config::Token { module, selector, pin, profile, initialization, .. } = token;
+        let mut libraries = self.libraries.lock().expect("nothing panics while holding this lock");
+        let library = libraries
+            .entry(module.clone())
+            .or_insert_with(|| Arc::new(Library::new(module).with_initialization(initialization)))
+            .clone();
+        Pkcs11Backend::new(library, selector, pin, metrics).with_profile(profile)
+    }
+
+    fn running(&self) -> MutexGuard<'_, Vec<Arc<Started>>> {
+        self.running.lock().expect("nothing panics while holding this lock")
     }
 }
 
-/// The tokens of each key store, those with the same tokens in one group, and its keeper at work.
-pub(super) fn groups(
-    tokens: &HashMap<TokenName, Arc<Token>>,
-    keystores: &Keystores,
-    tasks: &mut JoinSet<()>,
-) -> HashMap<KeystoreName, Arc<Group>> {
-    let mut by_tokens: HashMap<&[TokenName], Vec<&Keystore>> = HashMap::new();
-    for keystore in keystores.iter() {
-        by_tokens.entry(keystore.tokens()).or_default().push(keystore);
+impl Started {
+    /// Has the next process of its library started like this; the one that runs stays as it is.
+    pub(super) fn prepare_next(&self, surroundings: &Surroundings<'_>) {
+        if let Some(child) = &self.child {
+            let arguments = arguments(self.token.name(), surroundings.log);
+            child.prepare_next(arguments, hidden(surroundings));
+        }
     }
-    let mut groups = HashMap::new();
-    for (names, keystores) in by_tokens {
-        let members = names.iter().map(|name| tokens[name].clone()).collect();
-        let group = Arc::new(Group::new(members));
-        let rules = keystores.iter().flat_map(|keystore| keystore.key_rules()).cloned();
-        tasks.spawn(Keeper::new(group.clone(), rules.collect()).run());
-        groups.extend(keystores.iter().map(|k| (k.name().clone(), group.clone())));
-    }
-    groups
+}
+
+fn arguments(name: &TokenName, log: &telemetry::Settings) -> Vec<OsString> {
+    let arguments = [
+        "hsm-worker",
+        "--token",
+        name.as_str(),
+        "--log-format",
+        log.format.name(),
+        "--log-level",
+        &log.level,
+    ];
+    arguments.map(OsString::from).into()
+}
+
+fn hidden(surroundings: &Surroundings<'_>) -> Vec<PathBuf> {
+    surroundings.secrets.files.iter().cloned().collect()
 }
 
 fn isolated(
     name: &TokenName,
     token: config::Token,
-    log: &telemetry::Settings,
-    secrets: &SecretPlaces,
+    surroundings: &Surroundings<'_>,
     metrics: Arc<TokenMetrics>,
 ) -> ProcessBackend {
     let config::Token {
@@ -125,18 +203,9 @@ fn isolated(
     let inherited =
         FOR_MODULES.iter().filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)));
     let own = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
-    let arguments = [
-        "hsm-worker",
-        "--token",
-        name.as_str(),
-        "--log-format",
-        log.format.name(),
-        "--log-level",
-        &log.level,
-    ];
     let launch = Launch {
         program: "/proc/self/exe".into(),
-        arguments: arguments.map(OsString::from).into(),
+        arguments: arguments(name, surroundings.log),
         environment: inherited.chain(own).collect(),
     };
     let settings = process::Settings {
@@ -145,7 +214,7 @@ fn isolated(
         selector,
         profile,
         initialization,
-        hidden: secrets.files.iter().cloned().collect(),
+        hidden: hidden(surroundings),
         launch,
         call_limit,
     };

@@ -160,6 +160,7 @@ mod tests {
             object_id: made_by.object_id,
             status,
             epoch: 1,
+            created: None,
             kind,
             usage,
             check_value: None,

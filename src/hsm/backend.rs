@@ -8,6 +8,7 @@ use std::fmt;
 use super::fault::Fault;
 use super::key::KeyAttributes;
 use super::state::KeyState;
+use super::transport::Transport;
 use crate::secret::Plaintext;
 use crate::wire::gcm::Iv;
 
@@ -114,20 +115,15 @@ pub trait Session {
 }
 
 /// A session that may also change the token. No daemon ever has one.
-pub trait Administration: Session {
+pub trait Administration: Session + Transport {
     /// Everything that bears this `CKA_LABEL`, keys and other objects.
     fn labelled(&mut self, label: &str) -> Result<Vec<Labelled>, Fault>;
 
     /// What the token says of how an object is kept.
     fn read_protection(&mut self, object: ObjectHandle) -> Result<Protection, Fault>;
 
-    /// Has the token make an AES-256 key that never leaves it.
-    fn generate(
-        &mut self,
-        label: &str,
-        state: &KeyState,
-        usage: NewKeyUsage,
-    ) -> Result<ObjectHandle, Fault>;
+    /// Has the token make an AES-256 key.
+    fn generate(&mut self, new: &NewKey<'_>) -> Result<ObjectHandle, Fault>;
 
     /// Gives an object this state, in one C_SetAttributeValue of its `CKA_ID`.
     fn write_state(&mut self, object: ObjectHandle, state: &KeyState) -> Result<(), Fault>;
@@ -143,6 +139,29 @@ pub struct Labelled {
     pub handle: ObjectHandle,
     /// Whether it is a secret or private key: what the catalogue looks at.
     pub is_key: bool,
+}
+
+/// A key that is to be made.
+#[derive(Debug, Clone, Copy)]
+pub struct NewKey<'a> {
+    /// `CKA_LABEL`
+    pub label: &'a str,
+    /// `CKA_ID`
+    pub state: &'a KeyState,
+    /// What it may be used for.
+    pub usage: NewKeyUsage,
+    /// Whether it may leave its token.
+    pub leaves: Leaves,
+}
+
+/// Whether a key may leave its token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leaves {
+    /// `CKA_EXTRACTABLE` is false.
+    Never,
+    /// Wrapped under a key that the security officer trusts: `CKA_EXTRACTABLE` and
+    /// `CKA_WRAP_WITH_TRUSTED` are true.
+    UnderTrusted,
 }
 
 /// What a new key may be used for.
@@ -171,6 +190,10 @@ pub struct Protection {
     pub never_extractable: Option<bool>,
     /// `CKA_MODIFIABLE`: its state can be changed.
     pub modifiable: Option<bool>,
+    /// `CKA_WRAP_WITH_TRUSTED`: it can be wrapped only under what the security officer trusts.
+    pub wrap_with_trusted: Option<bool>,
+    /// `CKA_VALUE_LEN`, in bytes.
+    pub value_len: Option<u64>,
 }
 
 /// The attributes that an administrator can change while the object lives.

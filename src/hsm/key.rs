@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::backend::{ChangeableAttributes, ObjectHandle};
-use super::state::{KeyState, VersionStatus};
+use super::state::{Date, KeyState, VersionStatus};
 use crate::names::{ExternalKeyId, KeyVersion, ObjectId};
 
 /// What kind of key an object is.
@@ -75,6 +75,8 @@ pub struct Version<At = ObjectHandle> {
     pub status: VersionStatus,
     /// Which of two tokens knows the newer state of this version; 0 if xksd did not make it.
     pub epoch: u64,
+    /// When it was made; `None` if xksd did not make it.
+    pub created: Option<Date>,
     /// Kind and length.
     pub kind: KeyKind,
     /// What it may be used for.
@@ -142,12 +144,14 @@ impl Version {
     /// Describes an object; one whose `CKA_ID` is not ours is foreign and enabled.
     pub fn new(at: ObjectHandle, attributes: &KeyAttributes) -> Self {
         let KeyAttributes { changeable, kind, usage, check_value } = attributes;
-        let (version, object_id, status, epoch) = match KeyState::parse(&changeable.id) {
-            Ok(state) => (state.version, state.object_id, state.status, state.epoch),
-            Err(_) => (KeyVersion::FOREIGN, ObjectId::FOREIGN, VersionStatus::Enabled, 0),
+        let state = KeyState::parse(&changeable.id).ok();
+        let created = state.as_ref().map(|state| state.created);
+        let (version, object_id, status, epoch) = match state {
+            Some(state) => (state.version, state.object_id, state.status, state.epoch),
+            None => (KeyVersion::FOREIGN, ObjectId::FOREIGN, VersionStatus::Enabled, 0),
         };
         let (kind, usage, check_value) = (kind.clone(), *usage, *check_value);
-        Self { at, version, object_id, status, epoch, kind, usage, check_value }
+        Self { at, version, object_id, status, epoch, created, kind, usage, check_value }
     }
 }
 
@@ -235,6 +239,7 @@ mod tests {
             object_id: ObjectId::new([object; 8]),
             status,
             epoch: 1,
+            created: None,
             kind: KeyKind::Aes { bits: 256 },
             usage: Usage::default(),
             check_value: None,

@@ -1,5 +1,6 @@
 //! The HSM: what xksd needs of one ([`backend`]), how it fails ([`fault`]), what vendors do
-//! differently ([`profile`]), and how its keys are described ([`key`], [`state`], [`freeze`]).
+//! differently ([`profile`]), how its keys are described ([`key`], [`state`], [`freeze`]), and how their
+//! material travels ([`transport`]).
 //!
 //! Only [`pkcs11`] knows PKCS#11; [`process`] has it run in a process of its own. Above them,
 //! [`worker`] owns sessions on threads of their own, [`lanes`] say whose job is next, [`steward`]
@@ -26,4 +27,5 @@ mod shared;
 pub mod state;
 pub mod steward;
 pub mod token;
+pub mod transport;
 pub mod worker;

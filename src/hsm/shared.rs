@@ -261,7 +261,7 @@ impl Shared {
     }
 
     fn announce(&self, state: TokenState) {
-        self.metrics.serves(state.serves(), state == TokenState::Suspect);
+        self.metrics.is(state);
         let token = self.name.as_str();
         match state {
             TokenState::Probing => {}
@@ -271,7 +271,7 @@ impl Shared {
             TokenState::PinRefused => tracing::error!(
                 token,
                 "the PIN was refused and is not tried again, since HSMs lock after a few tries: \
-                 correct the PIN and restart"
+                 correct the PIN and reload"
             ),
         }
     }

@@ -5,7 +5,7 @@
 //! it holds a random object id:
 //!
 //! ```text
-//! xksd1:<object id>:<version>:<status>:<epoch>:<created>:<deletion>:<replicable>
+//! xksd1:<object id>:<version>:<status>:<epoch>:<created>:<deletion>:<origin>
 //! xksd1:0f8e4a5b6c7d8e9f:1:enabled:1:20261121:-:-
 //! ```
 //!
@@ -18,6 +18,9 @@ use crate::names::{KeyVersion, ObjectId};
 
 /// First field of the text; another release of the format gets another tag.
 const TAG: &str = "xksd1";
+
+/// Epoch of a copy that is not proved; a version that is made begins with 1.
+const UNPROVED: u64 = 0;
 
 /// Longest text that is parsed or written, in bytes.
 pub const MAX_LEN: usize = 100;
@@ -66,6 +69,38 @@ impl FromStr for VersionStatus {
             .into_iter()
             .find(|status| status.as_str() == text)
             .ok_or(Foreign)
+    }
+}
+
+/// Where the key material of a version came from: decided when it is made, and never changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// One token generated it, and it was never outside of it, but as that token's vendor copies keys.
+    Generated,
+    /// One token generated it, and it was wrapped for each token of a group under that token's own
+    /// RSA key.
+    Replicable,
+    /// It came from outside.
+    Imported,
+}
+
+impl Origin {
+    /// The word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Generated => "generated",
+            Self::Replicable => "replicable",
+            Self::Imported => "imported",
+        }
+    }
+
+    /// What stands for it in `CKA_ID`.
+    fn letter(self) -> &'static str {
+        match self {
+            Self::Generated => "-",
+            Self::Replicable => "r",
+            Self::Imported => "i",
+        }
     }
 }
 
@@ -125,8 +160,8 @@ pub struct KeyState {
     pub created: Date,
     /// From when on it may be destroyed.
     pub deletion: Option<Date>,
-    /// Whether it was born so that it can be copied to other tokens.
-    pub replicable: bool,
+    /// Where its key material came from.
+    pub origin: Origin,
 }
 
 /// A `CKA_ID` that is not in xksd's format.
@@ -135,16 +170,26 @@ pub struct Foreign;
 
 impl KeyState {
     /// The state that a version is made in: not used before it has been proved.
-    pub fn pending(object_id: ObjectId, version: KeyVersion, created: Date) -> Self {
-        Self {
-            object_id,
-            version,
-            status: VersionStatus::Pending,
-            epoch: 1,
-            created,
-            deletion: None,
-            replicable: false,
-        }
+    pub fn pending(
+        object_id: ObjectId,
+        version: KeyVersion,
+        created: Date,
+        origin: Origin,
+    ) -> Self {
+        let (status, epoch, deletion) = (VersionStatus::Pending, 1, None);
+        Self { object_id, version, status, epoch, created, deletion, origin }
+    }
+
+    /// The state of a copy of this version that is not proved to be one.
+    #[must_use]
+    pub fn unproved(&self) -> Self {
+        let (status, deletion) = (VersionStatus::Pending, None);
+        Self { status, deletion, epoch: UNPROVED, ..self.clone() }
+    }
+
+    /// Whether it is such a copy: only whoever proves it may write another state over this one.
+    pub fn is_unproved(&self) -> bool {
+        self.epoch == UNPROVED
     }
 
     /// The state after a change.
@@ -165,7 +210,7 @@ impl KeyState {
         }
         let text = std::str::from_utf8(id).map_err(|_| Foreign)?;
         let fields: Vec<&str> = text.split(':').collect();
-        let &[tag, object_id, version, status, epoch, created, deletion, replicable] =
+        let &[tag, object_id, version, status, epoch, created, deletion, origin] =
             fields.as_slice()
         else {
             return Err(Foreign);
@@ -183,24 +228,23 @@ impl KeyState {
             epoch: decimal(epoch)?,
             created: created.parse()?,
             deletion: if deletion == "-" { None } else { Some(deletion.parse()?) },
-            replicable: match replicable {
-                "r" => true,
-                "-" => false,
-                _ => return Err(Foreign),
-            },
+            origin: [Origin::Generated, Origin::Replicable, Origin::Imported]
+                .into_iter()
+                .find(|known| known.letter() == origin)
+                .ok_or(Foreign)?,
         })
     }
 }
 
 impl fmt::Display for KeyState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { object_id, version, status, epoch, created, deletion, replicable } = self;
+        let Self { object_id, version, status, epoch, created, deletion, origin } = self;
         write!(f, "{TAG}:{object_id}:{version}:{}:{epoch}:{created}:", status.as_str())?;
         match deletion {
             Some(date) => write!(f, "{date}")?,
             None => f.write_str("-")?,
         }
-        f.write_str(if *replicable { ":r" } else { ":-" })
+        write!(f, ":{}", origin.letter())
     }
 }
 
@@ -240,12 +284,25 @@ mod tests {
             "xksd1:0f8e4a5b6c7d8e9f:1:unknown:1:20261121:-:-",
             "xksd1:0f8e4a5b6c7d8e9f:1:enabled:1:20261321:-:-",
             "xksd1:0f8e4a5b6c7d8e9f:1:enabled:1:20261121:-",
+            "xksd1:0f8e4a5b6c7d8e9f:1:enabled:1:20261121:-:x",
             "xksd1:0f8e4a5b6c7d8e9f:1:enabled:1:20261121:-:-:",
             "xksd1:0f8e4a5b6c7d8e9f:4294967296:enabled:1:20261121:-:-",
         ] {
             assert_eq!(KeyState::parse(bad.as_bytes()), Err(Foreign), "{bad:?}");
         }
         assert_eq!(KeyState::parse(b"\xff\xfe"), Err(Foreign));
+    }
+
+    #[test]
+    fn a_copy_that_is_not_proved_outranks_nothing() {
+        let state = KeyState::parse(EXAMPLE.as_bytes()).unwrap();
+        let copy = state.unproved();
+        assert!(copy.is_unproved() && !state.is_unproved());
+        assert!(copy.rank() < state.rank());
+        let begun =
+            KeyState::pending(state.object_id, state.version, state.created, Origin::Generated);
+        assert!(!begun.is_unproved());
+        assert_eq!((copy.object_id, copy.status), (state.object_id, VersionStatus::Pending));
     }
 
     #[test]
@@ -281,18 +338,19 @@ mod tests {
         let date = (1970u32..9999, 1u32..=12, 1u32..=28)
             .prop_map(|(y, m, d)| Date(y * 10_000 + m * 100 + d));
         let identity = (1u64..=u64::MAX, 1u32..=u32::MAX);
-        (identity, status, any::<u64>(), date.clone(), proptest::option::of(date), any::<bool>())
-            .prop_map(|((object, version), status, epoch, created, deletion, replicable)| {
-                KeyState {
-                    object_id: ObjectId::new(object.to_be_bytes()),
-                    version: KeyVersion::new(version),
-                    status,
-                    epoch,
-                    created,
-                    deletion,
-                    replicable,
-                }
-            })
+        let origin =
+            prop_oneof![Just(Origin::Generated), Just(Origin::Replicable), Just(Origin::Imported)];
+        (identity, status, any::<u64>(), date.clone(), proptest::option::of(date), origin).prop_map(
+            |((object, version), status, epoch, created, deletion, origin)| KeyState {
+                object_id: ObjectId::new(object.to_be_bytes()),
+                version: KeyVersion::new(version),
+                status,
+                epoch,
+                created,
+                deletion,
+                origin,
+            },
+        )
     }
 
     proptest! {

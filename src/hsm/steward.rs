@@ -3,6 +3,7 @@
 //!
 //! What it finds out is in `Shared`, from where workers and the asynchronous side take it.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,7 +37,11 @@ const SUSPECT_INTERVAL: Duration = Duration::from_secs(1);
 const PROBE_TRIPS: u32 = 3;
 
 /// Starts the steward's thread.
-pub(super) fn spawn(shared: Arc<Shared>, backend: Arc<dyn Backend>, settings: Settings) {
+pub(super) fn spawn(
+    shared: Arc<Shared>,
+    backend: Arc<dyn Backend>,
+    settings: Settings,
+) -> io::Result<()> {
     let running = shared.running();
     std::thread::Builder::new()
         .name(format!("{}-steward", shared.name()))
@@ -44,7 +49,7 @@ pub(super) fn spawn(shared: Arc<Shared>, backend: Arc<dyn Backend>, settings: Se
             let _running = running;
             Steward { shared, backend, settings }.run();
         })
-        .expect("the operating system gives threads when starting");
+        .map(drop)
 }
 
 struct Steward {

@@ -1,8 +1,9 @@
 //! A token, as the asynchronous side sees it: a bounded queue before threads that own sessions.
 
 use std::fmt;
-use std::sync::Arc;
+use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
@@ -19,7 +20,7 @@ use crate::names::TokenName;
 use crate::secret::Plaintext;
 
 /// How a token is used. Everything here can be set in the configuration.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// How many sessions serve requests, one thread each.
     pub sessions: usize,
@@ -63,6 +64,21 @@ pub enum TokenState {
 }
 
 impl TokenState {
+    /// The names of all states.
+    pub const NAMES: [&str; 5] = ["probing", "up", "suspect", "down", "pin_refused"];
+
+    /// Its name in metrics and in `xksd status`.
+    pub const fn name(self) -> &'static str {
+        let [probing, up, suspect, down, pin_refused] = Self::NAMES;
+        match self {
+            Self::Probing => probing,
+            Self::Up => up,
+            Self::Suspect => suspect,
+            Self::Down(_) => down,
+            Self::PinRefused => pin_refused,
+        }
+    }
+
     /// Whether requests are sent to it.
     pub fn serves(self) -> bool {
         matches!(self, Self::Up | Self::Suspect)
@@ -89,15 +105,37 @@ pub enum TokenError {
     Fault(#[from] Fault),
 }
 
-/// A result, and where the time went.
+/// What a token gave, and where the time went: of a failure too, and of a job that was late.
 #[derive(Debug)]
+#[must_use]
 pub struct Timed<T> {
     /// The result.
-    pub value: T,
+    pub result: Result<T, TokenError>,
+    /// When what happened.
+    pub times: Times,
+}
+
+/// The moments of a job, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// It was given to the token.
+    pub asked: Instant,
+    /// A session took it. `None`: none did, and all of the time was spent waiting.
+    pub taken: Option<Instant>,
+    /// It was done, or whoever waited gave up. The HSM may still be at it then.
+    pub ended: Instant,
+}
+
+impl Times {
     /// Time in the queue.
-    pub queued: Duration,
+    pub fn queued(&self) -> Duration {
+        self.taken.unwrap_or(self.ended).saturating_duration_since(self.asked)
+    }
+
     /// Time in the HSM.
-    pub hsm: Duration,
+    pub fn hsm(&self) -> Duration {
+        self.taken.map_or(Duration::ZERO, |taken| self.ended.saturating_duration_since(taken))
+    }
 }
 
 /// A ciphertext and what is needed to decrypt it.
@@ -118,6 +156,8 @@ pub struct Opening {
 pub(super) struct Job {
     pub(super) deadline: Deadline,
     pub(super) queued_at: Instant,
+    /// When a session took it, for whoever waits: also where no answer comes in time.
+    pub(super) taken: Arc<OnceLock<Instant>>,
     pub(super) work: Work,
 }
 
@@ -130,8 +170,8 @@ impl Job {
     /// Answers with an error.
     pub(super) fn refuse(self, error: TokenError) {
         match self.work {
-            Work::Encrypt { reply, .. } => drop(reply.send(Err(error))),
-            Work::Decrypt { reply, .. } => drop(reply.send(Err(error))),
+            Work::Encrypt { reply, .. } => drop(reply.send((Err(error), Instant::now()))),
+            Work::Decrypt { reply, .. } => drop(reply.send((Err(error), Instant::now()))),
         }
     }
 
@@ -162,8 +202,8 @@ impl Work {
     }
 }
 
-/// Takes the answer to whoever waits for it.
-pub(super) type Reply<T> = oneshot::Sender<Result<Timed<T>, TokenError>>;
+/// Takes the answer to whoever waits for it, with the moment it was there.
+pub(super) type Reply<T> = oneshot::Sender<(Result<T, TokenError>, Instant)>;
 
 /// A token and the threads that serve it.
 pub struct Token {
@@ -185,12 +225,15 @@ impl fmt::Debug for Token {
 impl Token {
     /// Starts the threads of a token. Returns at once: connecting happens in the background, so
     /// that a token that is down does not keep the daemon from starting.
-    pub fn start(
+    ///
+    /// # Errors
+    /// If the operating system has no threads left; those that were started end by themselves.
+    pub fn try_start(
         name: TokenName,
         settings: Settings,
         backend: Arc<dyn Backend>,
         metrics: Arc<TokenMetrics>,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let shared = Arc::new(Shared::new(name.clone(), metrics.clone(), settings.queue));
         let told = Arc::downgrade(&shared);
         backend.on_lost(Box::new(move || {
@@ -198,12 +241,29 @@ impl Token {
                 shared.ask_for_probe();
             }
         }));
-        steward::spawn(shared.clone(), backend.clone(), settings.clone());
-        for number in 0..settings.sessions.max(1) {
-            worker::spawn(number, shared.clone(), backend.clone(), settings.attempt_limit);
-        }
+        // Made before its threads: dropped half-way, it asks those that there are to stop.
         let outstanding = AtomicUsize::new(0);
-        Self { name, backend, metrics, settings, outstanding, shared }
+        let token = Self { name, backend, metrics, settings, outstanding, shared };
+        let Self { backend, settings, shared, .. } = &token;
+        steward::spawn(shared.clone(), backend.clone(), settings.clone())?;
+        for number in 0..settings.sessions.max(1) {
+            worker::spawn(number, shared.clone(), backend.clone(), settings.attempt_limit)?;
+        }
+        Ok(token)
+    }
+
+    /// The same, for those to whom the operating system gives threads.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn start(
+        name: TokenName,
+        settings: Settings,
+        backend: Arc<dyn Backend>,
+        metrics: Arc<TokenMetrics>,
+    ) -> Self {
+        Self::try_start(name, settings, backend, metrics)
+            .expect("the operating system gives threads")
     }
 
     /// Its name in the configuration.
@@ -276,7 +336,7 @@ impl Token {
     /// With the answer, other than [`TokenError::Late`], the token has let go of what it was given.
     ///
     /// # Errors
-    /// See [`TokenError`]. After [`TokenError::Late`] the HSM may have encrypted all the same.
+    /// See [`TokenError`]; they are in [`Timed::result`]. After [`TokenError::Late`] the HSM may have encrypted all the same.
     pub async fn encrypt(
         &self,
         lane: &Lane,
@@ -284,7 +344,7 @@ impl Token {
         aad: Arc<[u8]>,
         plaintext: Arc<Plaintext>,
         deadline: Deadline,
-    ) -> Result<Timed<Sealed>, TokenError> {
+    ) -> Timed<Sealed> {
         self.submit(lane, deadline, |reply| Work::Encrypt { key, aad, plaintext, reply }).await
     }
 
@@ -293,7 +353,7 @@ impl Token {
     /// With the answer, other than [`TokenError::Late`], the token has let go of what it was given.
     ///
     /// # Errors
-    /// See [`TokenError`]; that the ciphertext does not fit is
+    /// See [`TokenError`]; they are in [`Timed::result`]. That the ciphertext does not fit is
     /// [`FaultKind::BadCiphertext`](super::fault::FaultKind::BadCiphertext).
     pub async fn decrypt(
         &self,
@@ -301,7 +361,7 @@ impl Token {
         key: ObjectHandle,
         opening: Arc<Opening>,
         deadline: Deadline,
-    ) -> Result<Timed<Plaintext>, TokenError> {
+    ) -> Timed<Plaintext> {
         self.submit(lane, deadline, |reply| Work::Decrypt { key, opening, reply }).await
     }
 
@@ -321,26 +381,41 @@ impl Token {
         lane: &Lane,
         deadline: Deadline,
         work: impl FnOnce(Reply<T>) -> Work,
-    ) -> Result<Timed<T>, TokenError> {
-        let _outstanding = Outstanding::count(&self.outstanding);
-        let done_before = self.shared.load.jobs_done();
+    ) -> Timed<T> {
+        let asked = Instant::now();
+        let taken = Arc::new(OnceLock::new());
         let (reply, answer) = oneshot::channel();
-        let job = Job { deadline, queued_at: Instant::now(), work: work(reply) };
+        let job = Job { deadline, queued_at: asked, taken: taken.clone(), work: work(reply) };
+        let (result, ended) = self.answer(lane, job, answer).await;
+        Timed { result, times: Times { asked, taken: taken.get().copied(), ended } }
+    }
+
+    /// Puts a job into the queue and waits for its answer, until its deadline.
+    async fn answer<T>(
+        &self,
+        lane: &Lane,
+        job: Job,
+        answer: oneshot::Receiver<(Result<T, TokenError>, Instant)>,
+    ) -> (Result<T, TokenError>, Instant) {
+        let _outstanding = Outstanding::count(&self.outstanding);
         let load = &self.shared.load;
-        let _ticket = self
-            .shared
-            .queue
-            .push(lane, job, |place| load.is_too_much(place, deadline.remaining()))?;
+        let done_before = load.jobs_done();
+        let deadline = job.deadline;
+        let is_too_much = |place| load.is_too_much(place, deadline.remaining());
+        let _ticket = match self.shared.queue.push(lane, job, is_too_much) {
+            Ok(ticket) => ticket,
+            Err(refused) => return (Err(refused), Instant::now()),
+        };
         match tokio::time::timeout_at(deadline.instant().into(), answer).await {
-            Ok(Ok(result)) => result,
+            Ok(Ok(answered)) => answered,
             // The worker dropped the job: it panicked, or is being stopped.
-            Ok(Err(_dropped)) => Err(TokenError::Down),
+            Ok(Err(_dropped)) => (Err(TokenError::Down), Instant::now()),
             Err(_elapsed) => {
                 // A queue that moves on is no token that hangs; a late job tells of itself.
-                if self.shared.load.jobs_done() == done_before {
+                if load.jobs_done() == done_before {
                     self.shared.late();
                 }
-                Err(TokenError::Late)
+                (Err(TokenError::Late), Instant::now())
             }
         }
     }

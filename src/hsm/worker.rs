@@ -1,6 +1,7 @@
 //! A worker: one thread that owns one session, takes jobs from the token's queue, and replaces
 //! its session when that is lost.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use super::codes;
 use super::fault::{Cause, Fault, FaultKind};
 use super::iv::{self, IvPool, Moment};
 use super::shared::{Shared, Trouble};
-use super::token::{Job, Opening, Reply, Timed, TokenError, Work};
+use super::token::{Job, Opening, Reply, TokenError, Work};
 use crate::secret::Plaintext;
 
 /// First and longest pause between two attempts to open a session.
@@ -26,7 +27,7 @@ pub(super) fn spawn(
     shared: Arc<Shared>,
     backend: Arc<dyn Backend>,
     attempt_limit: Duration,
-) {
+) -> io::Result<()> {
     let name = format!("{}-{number}", shared.name());
     let running = shared.running();
     std::thread::Builder::new()
@@ -36,7 +37,7 @@ pub(super) fn spawn(
             let _running = running;
             Worker { shared, backend, attempt_limit, job: None }.run();
         })
-        .expect("the operating system gives threads when starting");
+        .map(drop)
 }
 
 struct Worker {
@@ -119,17 +120,17 @@ impl Worker {
             job.discard(self.shared.metrics());
             return Ok(());
         }
-        let queued = job.queued_at.elapsed();
-        self.shared.metrics().queued(queued);
         let start = Instant::now();
+        self.shared.metrics().queued(start.saturating_duration_since(job.queued_at));
+        job.taken.set(start).expect("a job is taken out of the queue once, and done once");
         // Each closure takes its input with it: whoever gets the answer shares the input with
         // nobody any more.
         let done = match job.work {
-            Work::Encrypt { key, aad, plaintext, reply } => answer(reply, queued, move || {
+            Work::Encrypt { key, aad, plaintext, reply } => answer(reply, move || {
                 let iv = ivs.take(session, Moment::now())?;
                 session.encrypt(key, &iv, &aad, plaintext.expose())
             }),
-            Work::Decrypt { key, opening, reply } => answer(reply, queued, move || {
+            Work::Decrypt { key, opening, reply } => answer(reply, move || {
                 let Opening { iv, aad, ciphertext, tag } = &*opening;
                 let fault = match session.decrypt(key, iv, aad, ciphertext, tag) {
                     Err(fault) if is_in_doubt(fault) => fault,
@@ -191,17 +192,10 @@ fn is_in_doubt(fault: Fault) -> bool {
     fault.kind == FaultKind::Ambiguous && sees_it
 }
 
-fn answer<T>(
-    reply: Reply<T>,
-    queued: Duration,
-    work: impl FnOnce() -> Result<T, Fault>,
-) -> Result<(), Fault> {
-    let start = Instant::now();
+fn answer<T>(reply: Reply<T>, work: impl FnOnce() -> Result<T, Fault>) -> Result<(), Fault> {
     let result = work();
-    let hsm = start.elapsed();
     let fault = result.as_ref().err().copied();
-    let result = result.map(|value| Timed { value, queued, hsm }).map_err(TokenError::from);
     // Whoever waited may have given up; the result is then zeroized here.
-    drop(reply.send(result));
+    drop(reply.send((result.map_err(TokenError::from), Instant::now())));
     fault.map_or(Ok(()), Err)
 }

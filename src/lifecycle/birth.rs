@@ -1,27 +1,25 @@
 //! `create` and `rotate`: a version is made as pending, proved, and enabled by one call.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use super::change::{Write, carry_out};
+use super::making::{Source, make};
 use super::office::Office;
-use super::proof::decrypts;
+use super::ready::ready;
 use super::survey::{Held, Object, Survey};
 use super::{Error, Refusal};
-use crate::hsm::backend::{NewKeyUsage, Protection};
-use crate::hsm::codes;
-use crate::hsm::fault::{Cause, Fault, FaultKind};
+use crate::hsm::backend::{Leaves, NewKeyUsage};
+use crate::hsm::fault::{Fault, FaultKind};
 use crate::hsm::key::Usage;
-use crate::hsm::state::{Date, KeyState, VersionStatus};
+use crate::hsm::state::{KeyState, Origin, VersionStatus};
 use crate::names::{ExternalKeyId, KeyVersion, ObjectId};
-
-/// C_GenerateKey of SoftHSM fails for no reason in about 3% of calls under load.
-const GENERATE_ATTEMPTS: usize = 5;
-
-/// How often the other tokens are asked whether they show a new object.
-const REPLICATION_POLL: Duration = Duration::from_millis(250);
 
 /// How often the end is looked at, if others change the key at the same time.
 const ATTEMPTS: usize = 10;
+
+/// For how long a token may miss an object that it was given a moment ago, as SoftHSM2 does while
+/// another process makes one.
+const SETTLING: Duration = Duration::from_secs(5);
 
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -33,6 +31,38 @@ pub enum Kind {
     Create(NewKeyUsage),
     /// The next of a key that is in use, for the same usage.
     Rotate,
+    /// The same, without anybody asking, and by several proxies at the same time: each has begun
+    /// ([`begin`]), and has waited until all of them see what the others have made.
+    Follow(Follow),
+}
+
+/// A version that is to be followed by another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follow {
+    /// Its number and identity: if it is the newest no more, there is nothing to do.
+    pub newest: (KeyVersion, ObjectId),
+    /// What was made for it when this was begun.
+    pub own: Option<ObjectId>,
+}
+
+/// Which version is to be made, and how.
+#[derive(Debug)]
+pub struct Order {
+    /// Which one.
+    pub kind: Kind,
+    /// Where its key material comes from.
+    pub source: Source,
+    /// Whether it may leave its token later. A version that follows one that may, may too.
+    pub leaves: Leaves,
+    /// How long the other tokens may take to show what the first has generated.
+    pub patience: Duration,
+}
+
+impl Order {
+    /// One that the first token generates, and that never leaves it but as its vendor copies keys.
+    pub fn generated(kind: Kind, patience: Duration) -> Self {
+        Self { kind, source: Source::Generated, leaves: Leaves::Never, patience }
+    }
 }
 
 /// What is to be made.
@@ -42,8 +72,10 @@ pub struct Wish {
     pub version: KeyVersion,
     /// What it is for.
     pub usage: NewKeyUsage,
+    /// Where its key material comes from.
+    pub origin: Origin,
     /// The version that it follows.
-    pub(super) previous: Option<(KeyVersion, ObjectId)>,
+    previous: Option<(KeyVersion, ObjectId)>,
 }
 
 /// What was made.
@@ -61,18 +93,23 @@ pub struct Birth {
 ///
 /// # Errors
 /// Where it is not.
-pub fn wish(survey: &Survey, kind: Kind) -> Result<Wish, Refusal> {
-    match kind {
+pub fn wish(survey: &Survey, order: &Order) -> Result<Wish, Refusal> {
+    let origin = order.source.origin();
+    match order.kind {
         Kind::Create(usage) => {
             let version = KeyVersion::FIRST;
             let is_begun = survey.pending(version).len() == survey.versions.len();
             if !is_begun || !survey.others.is_empty() {
                 return Err(Refusal::Exists);
             }
-            Ok(Wish { version, usage, previous: None })
+            Ok(Wish { version, usage, origin, previous: None })
         }
-        Kind::Rotate => {
+        Kind::Rotate | Kind::Follow(_) => {
             let newest = survey.newest()?;
+            let identity = (newest.version, newest.object_id);
+            if matches!(order.kind, Kind::Follow(follow) if follow.newest != identity) {
+                return Err(Refusal::Overtaken);
+            }
             if newest.status() != VersionStatus::Enabled {
                 return Err(Refusal::NotInUse(newest.status().as_str()));
             }
@@ -82,34 +119,69 @@ pub fn wish(survey: &Survey, kind: Kind) -> Result<Wish, Refusal> {
             }
             let Usage { encrypt, decrypt, .. } = attributes.usage;
             let number = newest.version.number().checked_add(1).ok_or(Refusal::NoVersionLeft)?;
+            let is_shared = newest.state.as_ref().is_some_and(|s| s.origin == Origin::Replicable);
             Ok(Wish {
                 version: KeyVersion::new(number),
                 usage: NewKeyUsage { encrypt, decrypt },
+                origin: match origin {
+                    Origin::Generated if is_shared => Origin::Replicable,
+                    origin => origin,
+                },
                 previous: Some((newest.version, newest.object_id)),
             })
         }
     }
 }
 
-/// Makes a version on the first token, waits until the others show it, no longer than `patience`, has
-/// it proved on all of them, and enables it. What an earlier run has begun is completed.
+/// Makes a version as pending, on every token or on the first, unless there is one that can be gone on
+/// with. That [`bear`] completes it from another process, later, is of use with SoftHSM2: a process that
+/// has just made an object may not see those that others have made before, however long it looks.
 ///
 /// # Errors
-/// Then no version was put in use. One that is pending may be left; the next run completes it.
-pub fn bear(
+/// Then one may have been made all the same, which whoever comes next completes or destroys.
+pub fn begin(
     office: &mut Office,
     id: &ExternalKeyId,
-    kind: Kind,
-    patience: Duration,
-) -> Result<Birth, Error> {
+    order: &Order,
+) -> Result<Option<ObjectId>, Error> {
     if let Some(failed) = office.failures().first() {
         return Err(Refusal::Incomplete(failed.token.clone()).into());
     }
     let survey = office.survey(id)?;
-    let wanted = wish(&survey, kind)?;
-    let mut own = match survey.pending(wanted.version).first() {
-        None => Some(generate(office, 0, id.as_str(), &wanted)?),
-        Some(_) => None,
+    let wanted = wish(&survey, order)?;
+    unless_begun(office, &survey, &wanted, order)
+}
+
+/// Makes a version on every token, or on the first, waiting until the others show it, has it proved on
+/// all of them, and enables it. What an earlier run has begun is completed where that is possible, and
+/// destroyed where it is not.
+///
+/// # Errors
+/// Then no version was put in use. One that is pending may be left; the next run completes or destroys
+/// it.
+pub fn bear(office: &mut Office, id: &ExternalKeyId, order: &Order) -> Result<Birth, Error> {
+    if let Some(failed) = office.failures().first() {
+        return Err(Refusal::Incomplete(failed.token.clone()).into());
+    }
+    let survey = office.survey(id)?;
+    let begun = match order.kind {
+        Kind::Follow(follow) => follow.own,
+        _ => None,
+    };
+    let wanted = match wish(&survey, order) {
+        Err(refusal) => return Err(withdraw(office, &survey, begun, refusal)),
+        Ok(wanted) => wanted,
+    };
+    let source = source(&wanted, order);
+    let leaves = leaves(office, &survey, order)?;
+    let made = match order.kind {
+        Kind::Follow(_) => None,
+        _ => unless_begun(office, &survey, &wanted, order)?,
+    };
+    let own = begun.or(made);
+    let patience = match source {
+        Source::Generated => order.patience,
+        _ => SETTLING,
     };
     let in_use = |survey: &Survey| {
         survey.versions.iter().filter(|held| held.status() != VersionStatus::Pending).count()
@@ -122,40 +194,43 @@ pub fn bear(
         let survey = office.survey(id)?;
         // SoftHSM2 may miss an object for a moment while another process makes one.
         let is_missed = in_use(&survey) < seen;
-        if is_missed || own.is_some_and(|own| survey.versions.iter().all(|h| h.object_id != own)) {
+        if is_missed || made.is_some_and(|made| survey.versions.iter().all(|h| h.object_id != made))
+        {
             continue;
         }
-        let still = wish(&survey, kind).map_err(|refusal| match refusal {
+        let still = wish(&survey, order).map_err(|refusal| match refusal {
             Refusal::Exists => Refusal::Overtaken,
             other => other,
         });
         // Others may have begun at the same time. All go on with the same one, and each destroys its
-        // own.
-        let chosen = survey.pending(wanted.version).first().map(|held| held.object_id);
-        if let Some(lost) = own.filter(|own| still.as_ref() != Ok(&wanted) || Some(*own) != chosen)
-        {
-            discard(office, &survey, lost)?;
-            own = None;
+        // own: when the one that was chosen is in use, and not before. Until then somebody who has not
+        // seen that one may be about to enable this one.
+        let chosen = lowest(&survey, &wanted);
+        // What others have imported is other material, and what they share is theirs to complete.
+        let is_anothers = wanted.origin != Origin::Generated
+            && own.is_some_and(|own| chosen.is_some_and(|chosen| chosen != own));
+        if still.as_ref() != Ok(&wanted) || is_anothers {
+            let refusal = still.err().unwrap_or(Refusal::Overtaken);
+            return Err(withdraw(office, &survey, own, refusal));
         }
-        if still? != wanted {
-            return Err(Refusal::Overtaken.into());
-        }
-        let chosen = chosen.ok_or(Refusal::Overtaken)?;
-        let objects = match ready(office, id, chosen, &wanted, patience) {
+        let Some(chosen) = chosen else { continue };
+        let objects = match ready(office, id, chosen, &wanted, source, leaves, patience) {
             Ok(objects) => objects,
-            // Somebody has destroyed it meanwhile.
+            // Somebody has destroyed it meanwhile, or the token does not show it for a moment.
             Err(Error::Token { fault, .. }) if fault.kind == FaultKind::HandleStale => continue,
+            Err(Error::Refused(Refusal::Overtaken)) => continue,
             // Of no use to anybody, and never in use.
             Err(Error::Refused(refusal)) => {
                 let survey = office.survey(id)?;
                 discard(office, &survey, chosen)?;
-                return Err(refusal.into());
+                let other = own.filter(|own| *own != chosen);
+                return Err(withdraw(office, &survey, other, refusal));
             }
             Err(error) => return Err(error),
         };
         let survey = office.survey(id)?;
-        let lowest = survey.pending(wanted.version).first().map(|held| held.object_id);
-        let is_same = wish(&survey, kind).as_ref() == Ok(&wanted) && lowest == Some(chosen);
+        let is_same = wish(&survey, order).as_ref() == Ok(&wanted)
+            && lowest(&survey, &wanted) == Some(chosen);
         let was_enabled =
             |held: &Held| held.object_id == chosen && held.status() != VersionStatus::Pending;
         if is_same {
@@ -165,9 +240,90 @@ pub fn bear(
             continue;
         }
         let state = settle(office, id, chosen, wanted.previous)?;
+        if let Some(lost) = own.filter(|own| *own != chosen) {
+            let survey = office.survey(id)?;
+            discard(office, &survey, lost)?;
+        }
         return Ok(Birth { state, usage: wanted.usage, was_begun: own != Some(chosen) });
     }
     Err(Error::Unsettled)
+}
+
+/// Makes a pending version, unless one can be gone on with. What nobody can go on with is destroyed.
+fn unless_begun(
+    office: &mut Office,
+    survey: &Survey,
+    wanted: &Wish,
+    order: &Order,
+) -> Result<Option<ObjectId>, Error> {
+    let (begun, useless) = begun(survey, wanted, office.len());
+    for held in useless {
+        discard(office, survey, held)?;
+    }
+    match begun {
+        Some(_) => Ok(None),
+        None => {
+            let leaves = leaves(office, survey, order)?;
+            make(office, &survey.id, wanted, source(wanted, order), leaves).map(Some)
+        }
+    }
+}
+
+/// Where the key material comes from: a version that follows one that is shared is shared as well.
+fn source<'a>(wanted: &Wish, order: &'a Order) -> &'a Source {
+    if wanted.origin == Origin::Replicable { &Source::Shared } else { &order.source }
+}
+
+/// What an earlier run has begun and this one can complete, and all that nobody can: of what was
+/// imported the material is not here, and what was wrapped for all tokens and is not on all of them is
+/// nowhere else any more.
+pub fn begun(survey: &Survey, wish: &Wish, tokens: usize) -> (Option<ObjectId>, Vec<ObjectId>) {
+    let can_go_on = |held: &&Held| {
+        let origin = held.state.as_ref().map(|state| state.origin);
+        origin == Some(wish.origin)
+            && match wish.origin {
+                Origin::Generated => true,
+                Origin::Replicable => held.objects.len() == tokens,
+                Origin::Imported => false,
+            }
+    };
+    let (good, useless): (Vec<&Held>, Vec<&Held>) =
+        survey.pending(wish.version).into_iter().partition(can_go_on);
+    let of = |held: &&Held| held.object_id;
+    (good.first().map(of), useless.iter().map(of).collect())
+}
+
+/// Of the pending versions of one origin, the one that all runs go on with.
+fn lowest(survey: &Survey, wish: &Wish) -> Option<ObjectId> {
+    let is_it = |held: &&Held| held.state.as_ref().is_some_and(|s| s.origin == wish.origin);
+    survey.pending(wish.version).into_iter().find(is_it).map(|held| held.object_id)
+}
+
+/// Whether the new version may leave its token: as was asked, or as the version that it follows.
+fn leaves(office: &mut Office, survey: &Survey, order: &Order) -> Result<Leaves, Error> {
+    let newest = match (order.kind, survey.newest()) {
+        (Kind::Rotate | Kind::Follow(_), Ok(newest)) => newest,
+        _ => return Ok(order.leaves),
+    };
+    let is_shared = newest.state.as_ref().is_some_and(|s| s.origin == Origin::Replicable);
+    if is_shared && matches!(order.source, Source::Generated | Source::Shared) {
+        let kept = office.protection(&newest.objects[0])?;
+        if kept.extractable == Some(true) && kept.wrap_with_trusted == Some(true) {
+            return Ok(Leaves::UnderTrusted);
+        }
+    }
+    Ok(order.leaves)
+}
+
+/// Destroys what was made for nothing.
+fn withdraw(
+    office: &mut Office,
+    survey: &Survey,
+    own: Option<ObjectId>,
+    refusal: Refusal,
+) -> Error {
+    let withdrawn = own.map_or(Ok(()), |own| discard(office, survey, own));
+    withdrawn.err().unwrap_or_else(|| refusal.into())
 }
 
 /// One call for each object puts the version in use.
@@ -186,125 +342,6 @@ fn enable(office: &mut Office, objects: Vec<Object>) -> Result<(), Error> {
         return Err(Error::Token { token, fault });
     }
     Ok(())
-}
-
-/// Makes a pending object with this label, and gives its identity.
-pub(super) fn generate(
-    office: &mut Office,
-    token: usize,
-    label: &str,
-    wish: &Wish,
-) -> Result<ObjectId, Error> {
-    office.with(token, |session| {
-        let mut bytes = [0; 8];
-        // Zero is taken by foreign keys.
-        while bytes == [0; 8] {
-            session.random(&mut bytes)?;
-        }
-        let object_id = ObjectId::new(bytes);
-        let state = KeyState::pending(object_id, wish.version, Date::of(SystemTime::now()));
-        let mut attempt = 1;
-        loop {
-            let Err(fault) = session.generate(label, &state, wish.usage) else {
-                return Ok(object_id);
-            };
-            let is_general = fault.cause == Cause::Returned(codes::GENERAL_ERROR);
-            if !is_general || attempt == GENERATE_ATTEMPTS {
-                return Err(fault);
-            }
-            // It may have been made all the same, and two of one identity would be one too many.
-            for object in session.labelled(label)? {
-                if session.read_changeable(object.handle)?.id == state.to_string().as_bytes() {
-                    return Ok(object_id);
-                }
-            }
-            attempt += 1;
-        }
-    })
-}
-
-/// Every token's object of a pending version, once all have one, each is what was asked for, and all
-/// are proved to be one key.
-fn ready(
-    office: &mut Office,
-    id: &ExternalKeyId,
-    object_id: ObjectId,
-    wish: &Wish,
-    patience: Duration,
-) -> Result<Vec<Object>, Error> {
-    let objects = on_all(office, id, object_id, patience)?;
-    for object in &objects {
-        let protection = office.protection(object)?;
-        if let Some(attribute) = flaw(object, protection, wish.usage) {
-            let token = office.name(object.token).clone();
-            return Err(Refusal::Attribute { token, attribute }.into());
-        }
-    }
-    let first = &objects[0];
-    if wish.usage.encrypt && wish.usage.decrypt {
-        for object in &objects {
-            for (writer, reader) in [(first, object), (object, first)] {
-                if !decrypts(office, writer, reader)? {
-                    return Err(Refusal::NotProved(office.name(object.token).clone()).into());
-                }
-                if object.token == first.token {
-                    break;
-                }
-            }
-        }
-    } else {
-        let value = first.attributes.check_value;
-        let differs = |other: &&Object| {
-            other.token != first.token && (value.is_none() || other.attributes.check_value != value)
-        };
-        if let Some(other) = objects.iter().find(differs) {
-            return Err(Refusal::NotProved(office.name(other.token).clone()).into());
-        }
-    }
-    Ok(objects)
-}
-
-/// Waits until all tokens show it, as replicating HSMs do by themselves.
-fn on_all(
-    office: &mut Office,
-    id: &ExternalKeyId,
-    object_id: ObjectId,
-    patience: Duration,
-) -> Result<Vec<Object>, Error> {
-    let begun = Instant::now();
-    loop {
-        let survey = office.survey(id)?;
-        if let Some(failed) = office.failures().first() {
-            return Err(Error::Token { token: failed.token.clone(), fault: failed.fault });
-        }
-        let held = survey.versions.into_iter().find(|held| held.object_id == object_id);
-        let objects = held.ok_or(Refusal::Overtaken)?.objects;
-        let lacks = |token: &usize| !objects.iter().any(|object| object.token == *token);
-        let Some(missing) = (0..office.len()).find(lacks) else { return Ok(objects) };
-        if begun.elapsed() >= patience {
-            return Err(Refusal::NotReplicated(office.name(missing).clone()).into());
-        }
-        std::thread::sleep(REPLICATION_POLL);
-    }
-}
-
-/// The attribute that is not as it was asked for.
-fn flaw(object: &Object, kept: Protection, wanted: NewKeyUsage) -> Option<&'static str> {
-    let usage = Usage { encrypt: wanted.encrypt, decrypt: wanted.decrypt, ..Usage::default() };
-    let attributes = &object.attributes;
-    let checks = [
-        (attributes.kind.is_aes_256(), "length"),
-        (attributes.usage == usage, "usage"),
-        (kept.sensitive == Some(true), "CKA_SENSITIVE"),
-        (kept.extractable == Some(false), "CKA_EXTRACTABLE"),
-        // These a token may leave out; what it says must be right.
-        (kept.token != Some(false), "CKA_TOKEN"),
-        (kept.private != Some(false), "CKA_PRIVATE"),
-        (kept.always_sensitive != Some(false), "CKA_ALWAYS_SENSITIVE"),
-        (kept.never_extractable != Some(false), "CKA_NEVER_EXTRACTABLE"),
-        (kept.modifiable != Some(false), "CKA_MODIFIABLE"),
-    ];
-    checks.into_iter().find(|(is_right, _)| !is_right).map(|(_, attribute)| attribute)
 }
 
 /// Destroys the objects of a version that is pending, and still is.
@@ -355,7 +392,7 @@ fn settle(
             state = state.changed(previous.status, previous.deletion);
         }
         let lags = |object: &Object| {
-            let from = object.state.clone().filter(|known| *known != state)?;
+            let from = object.state.clone().filter(|s| *s != state && !s.is_unproved())?;
             Some(Write { token: object.token, handle: object.handle, from, to: state.clone() })
         };
         let writes: Vec<_> = held.objects.iter().filter_map(lags).collect();

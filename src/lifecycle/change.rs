@@ -64,7 +64,7 @@ pub fn plan(survey: &Survey, meant: Option<ObjectId>, change: Change) -> Result<
             None => continue,
         };
         writes.extend(held.objects.iter().filter_map(|object| {
-            let from = object.state.clone().filter(|known| known != wanted)?;
+            let from = object.state.clone().filter(|s| s != wanted && !s.is_unproved())?;
             Some(Write { token: object.token, handle: object.handle, from, to: wanted.clone() })
         }));
     }

@@ -4,12 +4,11 @@
 //! it meets a marker.
 
 use super::Error;
-use super::birth::{Wish, generate};
+use super::making::mark;
 use super::office::Office;
-use crate::hsm::backend::{NewKeyUsage, ObjectHandle};
+use crate::hsm::backend::ObjectHandle;
 use crate::hsm::fault::FaultKind;
 use crate::hsm::freeze::Marker;
-use crate::names::KeyVersion;
 
 /// Where markers of this label are: the token, by its place in the group, and the object.
 ///
@@ -34,14 +33,11 @@ pub fn markers(office: &mut Office, marker: &Marker) -> Result<Vec<(usize, Objec
 /// [`Error::NoToken`] where none is left.
 pub fn freeze(office: &mut Office, marker: &Marker) -> Result<Vec<usize>, Error> {
     let present = markers(office, marker)?;
-    let usage = NewKeyUsage { encrypt: false, decrypt: false };
-    // A key that nobody may use. Its state is never read, but makes its CKA_ID one of its own.
-    let wish = Wish { version: KeyVersion::FIRST, usage, previous: None };
     let label = marker.to_string();
     let mut made = Vec::new();
     for token in office.reached() {
         let has_one = present.iter().any(|(holder, _)| *holder == token);
-        if !has_one && generate(office, token, &label, &wish).is_ok() {
+        if !has_one && mark(office, token, &label).is_ok() {
             made.push(token);
         }
     }

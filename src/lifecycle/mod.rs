@@ -1,4 +1,4 @@
-//! The life of keys, by hand: what `xksd keys` does in the tokens.
+//! The life of keys: what `xksd keys` does in the tokens, by hand or started by a daemon.
 //!
 //! All state is in the tokens, and daemons read it while it changes; there is neither a lock nor a
 //! compare-and-swap. So
@@ -12,22 +12,30 @@
 mod birth;
 mod change;
 mod destroy;
+mod door;
 mod freeze;
+mod making;
 mod office;
 mod proof;
+mod ready;
+mod replicate;
 mod survey;
 mod verify;
 
-pub use birth::{Birth, Kind, bear, wish};
+pub use birth::{Birth, Follow, Kind, Order, bear, begin, begun, wish};
 pub use change::{Change, Plan, Write, apply, plan};
 pub use destroy::{Doomed, destroy, doomed};
+pub use door::{Door, door};
 pub use freeze::{freeze, markers, unfreeze};
+pub use making::Source;
 pub use office::{Failed, Office};
+pub use replicate::{Copies, Copy, copies, replicate};
 pub use survey::{Held, Object, Survey};
 pub use verify::{Agreement, Verified, verify};
 
 use crate::hsm::fault::Fault;
 use crate::hsm::state::Date;
+use crate::hsm::transport::WrappingAlgorithm;
 use crate::names::{KeyVersion, ObjectId, TokenName};
 
 /// Why nothing was changed, or not all.
@@ -125,6 +133,59 @@ pub enum Refusal {
     /// The new key is no good.
     #[error("token `{0}` does not decrypt what was encrypted with the new key")]
     NotProved(TokenName),
+    /// The key can't show that it is the same on two tokens.
+    #[error(
+        "token `{0}` tells no check value of a key that may not both encrypt and decrypt: nothing \
+         proves that all tokens have the same one"
+    )]
+    NoProof(TokenName),
+    /// Its pair for wrapping is not one that it made for this.
+    #[error(
+        "the private key `xksd:wrap:...` of token `{0}` was not generated in it, or can do more than \
+         unwrap: nothing is encrypted for it"
+    )]
+    PairNotSound(TokenName),
+    /// Neither RSA-OAEP with SHA-256 nor with SHA-1.
+    #[error("token `{0}` unwraps no AES key with RSA-OAEP (CKM_RSA_PKCS_OAEP)")]
+    DoesNotUnwrap(TokenName),
+    /// What is to be unwrapped has another length.
+    #[error(
+        "for token `{token}` an AES-256 key under {} has {expected} bytes, not {found}",
+        algorithm.as_str()
+    )]
+    WrappedLength {
+        /// Whose.
+        token: TokenName,
+        /// In bytes.
+        expected: usize,
+        /// In bytes.
+        found: usize,
+        /// Under which.
+        algorithm: WrappingAlgorithm,
+    },
+    /// It was encrypted for another key, with another algorithm, or is no AES key.
+    #[error("token `{0}` cannot unwrap it: {1}")]
+    NotUnwrapped(TokenName, Fault),
+    /// It would wrap an extractable key under any key.
+    #[error(
+        "token `{0}` wraps a key under one that nobody trusts although CKA_WRAP_WITH_TRUSTED forbids \
+         it: no key that may leave is kept there"
+    )]
+    WrapsForAnybody(TokenName),
+    /// It was made to stay.
+    #[error(
+        "version {0} never leaves the tokens that it is in: it was not made with `create --replicable \
+         --under-trusted`"
+    )]
+    CannotLeave(KeyVersion),
+    /// No trusted public key.
+    #[error("token `{on}` has no public key of token `{of}` that its security officer trusts")]
+    NotTrusted {
+        /// Where the key is.
+        on: TokenName,
+        /// Where it is to go.
+        of: TokenName,
+    },
     /// Another run was faster.
     #[error("another run changed the key meanwhile")]
     Overtaken,

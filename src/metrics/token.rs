@@ -3,12 +3,14 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Gauge, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
 };
 
 use super::{Metrics, unix_now};
 use crate::hsm::codes::{self, Code};
+use crate::hsm::token::TokenState;
 use crate::names::TokenName;
 
 /// A C call that has returned.
@@ -32,17 +34,79 @@ pub struct TokenMetrics {
     pub(super) refused: IntCounterVec,
     pub(super) write_checks_failed: IntCounter,
     pub(super) write_checks_skipped: IntCounter,
-    pub(super) sessions: IntGauge,
-    pub(super) up: IntGauge,
-    pub(super) probe: Gauge,
-    pub(super) keys: IntGauge,
-    pub(super) read: Gauge,
+    pub(super) gauges: Gauges,
     pub(super) processes: IntCounter,
-    pub(super) suspect: IntGauge,
     pub(super) failovers: IntCounter,
-    pub(super) key_versions: IntGaugeVec,
     /// Where C calls are noted, in a process whose metrics nobody reads.
     pub(super) notes: Option<Mutex<Vec<HsmCall>>>,
+}
+
+/// What is so of a token now. A token that takes the place of another one of its name has its own,
+/// which are not shown before it has.
+#[derive(Debug)]
+pub(super) struct Gauges {
+    sessions: IntGauge,
+    up: IntGauge,
+    suspect: IntGauge,
+    state: IntGaugeVec,
+    key_versions: IntGaugeVec,
+    probe: Gauge,
+    keys: IntGauge,
+    read: Gauge,
+}
+
+impl Gauges {
+    pub(super) fn new(token: &TokenName) -> Self {
+        let opts = |name, help| Opts::new(name, help).const_label("token", token.as_str());
+        let gauge = |name, help| {
+            IntGauge::with_opts(opts(name, help)).expect("the name is a valid constant")
+        };
+        let float_gauge =
+            |name, help| Gauge::with_opts(opts(name, help)).expect("the name is a valid constant");
+        Self {
+            sessions: gauge("xksd_hsm_sessions", "Sessions that are open and serve requests."),
+            up: gauge("xksd_hsm_up", "Whether the token is served."),
+            suspect: gauge(
+                "xksd_hsm_suspect",
+                "Whether the token serves only where no other token can: it fails or is slow.",
+            ),
+            state: IntGaugeVec::new(
+                opts("xksd_hsm_state", "1 for the state that the token is in, 0 for the others."),
+                &["state"],
+            )
+            .expect("the name and the label are valid constants"),
+            key_versions: IntGaugeVec::new(
+                opts(
+                    "xksd_hsm_key_versions",
+                    "Versions of keys, by what is known of the token's object beside other tokens'.",
+                ),
+                &["standing"],
+            )
+            .expect("the name and the label are valid constants"),
+            probe: float_gauge(
+                "xksd_hsm_probe_duration_seconds",
+                "Duration of the last successful health probe.",
+            ),
+            keys: gauge("xksd_catalogue_keys", "External keys found in the token."),
+            read: float_gauge(
+                "xksd_catalogue_read_timestamp_seconds",
+                "When the token's keys were last read completely.",
+            ),
+        }
+    }
+
+    pub(super) fn all(&self) -> [Box<dyn Collector>; 8] {
+        [
+            Box::new(self.sessions.clone()),
+            Box::new(self.up.clone()),
+            Box::new(self.suspect.clone()),
+            Box::new(self.state.clone()),
+            Box::new(self.key_versions.clone()),
+            Box::new(self.probe.clone()),
+            Box::new(self.keys.clone()),
+            Box::new(self.read.clone()),
+        ]
+    }
 }
 
 /// Why a job was not done.
@@ -62,7 +126,7 @@ impl TokenMetrics {
     /// Only notes C calls, for [`TokenMetrics::take_notes`]; nothing else of it is ever read.
     pub fn noting() -> Self {
         let name: TokenName = "none".parse().expect("it is a token name");
-        let metrics = Metrics::new().token(&name);
+        let metrics = Metrics::new().candidate(&name);
         let metrics = std::sync::Arc::into_inner(metrics).expect("nobody else has it yet");
         Self { notes: Some(Mutex::default()), ..metrics }
     }
@@ -118,13 +182,17 @@ impl TokenMetrics {
 
     /// The gauge of open sessions.
     pub fn sessions(&self) -> &IntGauge {
-        &self.sessions
+        &self.gauges.sessions
     }
 
-    /// Whether the token serves, and whether only where no other token can.
-    pub fn serves(&self, serves: bool, is_suspect: bool) {
-        self.up.set(serves.into());
-        self.suspect.set(is_suspect.into());
+    /// The token is in this state from now on.
+    pub fn is(&self, now: TokenState) {
+        let gauges = &self.gauges;
+        gauges.up.set(now.serves().into());
+        gauges.suspect.set((now == TokenState::Suspect).into());
+        for state in TokenState::NAMES {
+            gauges.state.with_label_values(&[state]).set((state == now.name()).into());
+        }
     }
 
     /// A request has left the token for another one.
@@ -135,18 +203,18 @@ impl TokenMetrics {
     /// So many of the token's key versions have this standing among those of its key store.
     pub fn key_versions(&self, standing: &'static str, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.key_versions.with_label_values(&[&self.token, standing]).set(count);
+        self.gauges.key_versions.with_label_values(&[standing]).set(count);
     }
 
     /// A probe has succeeded.
     pub fn probed(&self, took: Duration) {
-        self.probe.set(took.as_secs_f64());
+        self.gauges.probe.set(took.as_secs_f64());
     }
 
     /// The catalogue was read.
     pub fn catalogue(&self, keys: usize) {
-        self.keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
-        self.read.set(unix_now());
+        self.gauges.keys.set(i64::try_from(keys).unwrap_or(i64::MAX));
+        self.gauges.read.set(unix_now());
     }
 }
 

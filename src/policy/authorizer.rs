@@ -28,7 +28,7 @@ pub struct Settings {
 }
 
 /// The authorization of one key store.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub enum Authorization {
     /// Nothing is configured: what the key rules allow may be done.
     #[default]
@@ -46,8 +46,15 @@ pub struct Authorizer {
     base: Entities,
     directory: Directory,
     vocabulary: Vocabulary,
-    accounts: Vec<AccountId>,
-    mode: Mode,
+    /// What all of it was made from.
+    settings: Settings,
+}
+
+impl PartialEq for Authorizer {
+    /// Made from the same texts, and so the same.
+    fn eq(&self, other: &Self) -> bool {
+        self.settings == other.settings
+    }
 }
 
 const GUARD: &str = include_str!("guard.cedar");
@@ -59,12 +66,12 @@ impl Authorization {
     /// # Errors
     /// Every fault in policies and entities at once.
     pub fn new(settings: Settings) -> Result<(Self, Vec<PolicyFault>), Vec<PolicyFault>> {
-        let Settings { accounts, policies: sources, entities, mode } = settings;
+        let Settings { accounts, policies: sources, entities, .. } = &settings;
         if accounts.is_empty() && sources.is_empty() {
             return Ok((Self::Open, Vec::new()));
         }
         let vocabulary = Vocabulary::new();
-        let directory = match &entities {
+        let directory = match entities {
             Some(Source { path, text }) => Directory::read(&vocabulary, path, text),
             None => Ok(Directory::default()),
         };
@@ -76,15 +83,14 @@ impl Authorization {
         own.extend((!accounts.is_empty()).then_some(GUARD));
         own.extend(sources.is_empty().then_some(PERMIT));
         let Loaded { set: policies, faults: of_policies, warnings } =
-            load(&vocabulary, &directory, &sources, &own);
+            load(&vocabulary, &directory, sources, &own);
         faults.extend(of_policies);
         if !faults.is_empty() {
             return Err(faults);
         }
         let base = base(&vocabulary, &directory, &policies);
         let cedar = Cedar::new();
-        let authorizer =
-            Authorizer { cedar, policies, base, directory, vocabulary, accounts, mode };
+        let authorizer = Authorizer { cedar, policies, base, directory, vocabulary, settings };
         Ok((Self::Policies(Box::new(authorizer)), warnings))
     }
 
@@ -114,7 +120,7 @@ impl Authorization {
 impl Authorizer {
     /// Whether a denial is one.
     pub fn mode(&self) -> Mode {
-        self.mode
+        self.settings.mode
     }
 
     /// The `@id` of every policy, in alphabetical order.
@@ -158,7 +164,7 @@ impl Authorizer {
         }
         let mut policies: Vec<PolicyId> = diagnostics.reason().cloned().collect();
         policies.sort();
-        let outcome = match (response.decision(), self.mode) {
+        let outcome = match (response.decision(), self.settings.mode) {
             (CedarDecision::Allow, _) => Outcome::Allowed,
             (CedarDecision::Deny, Mode::Enforce) => Outcome::Denied,
             (CedarDecision::Deny, Mode::Shadow) => Outcome::ShadowDenied,
@@ -167,7 +173,7 @@ impl Authorizer {
     }
 
     fn failed(&self, policies: Vec<PolicyId>, errors: Vec<String>) -> Decision {
-        let outcome = match self.mode {
+        let outcome = match self.settings.mode {
             Mode::Enforce => Outcome::Error,
             Mode::Shadow => Outcome::ShadowError,
         };
@@ -202,7 +208,8 @@ impl Authorizer {
         let request = Request::new(principal_uid, action, resource_uid, context, None)
             .map_err(|error| error.to_string())?;
 
-        let mut entities = vec![principal, resource, words.keystore(keystore, &self.accounts)];
+        let mut entities =
+            vec![principal, resource, words.keystore(keystore, &self.settings.accounts)];
         entities.extend(
             accounts.iter().filter_map(|account| words.describe(Kind::Account, account.as_str())),
         );

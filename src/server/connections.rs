@@ -5,7 +5,7 @@
 //! that idle strangers can't keep KMS out; authenticated connections are never pushed out.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 /// The open connections of a listener.
 #[derive(Debug)]
 pub struct Connections {
-    limit: usize,
+    limit: AtomicUsize,
     numbers: AtomicU64,
     open: Mutex<Open>,
     all_closed: Notify,
@@ -39,7 +39,13 @@ impl Connections {
     /// At most `limit` connections at once.
     pub fn new(limit: usize) -> Arc<Self> {
         let (numbers, open) = (AtomicU64::new(0), Mutex::default());
+        let limit = AtomicUsize::new(limit);
         Arc::new(Self { limit, numbers, open, all_closed: Notify::new() })
+    }
+
+    /// Another limit, for connections to come.
+    pub fn set_limit(&self, limit: usize) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     /// A place for a new connection. At the limit the oldest stranger is told to leave; `None`
@@ -48,7 +54,7 @@ impl Connections {
         let evicted = Arc::new(Notify::new());
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let mut open = self.open();
-        if open.count >= self.limit {
+        if open.count >= self.limit.load(Ordering::Relaxed) {
             let (_, oldest) = open.strangers.pop_first()?;
             oldest.notify_one();
         }
@@ -130,6 +136,20 @@ mod tests {
         kms.authenticated();
         assert!(connections.enter().is_none());
         drop(kms);
+        assert!(connections.enter().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_lower_limit_pushes_nobody_out_who_is_no_stranger() {
+        let connections = Connections::new(2);
+        let [kms, stranger] = [(); 2].map(|()| connections.enter().unwrap());
+        kms.authenticated();
+        connections.set_limit(1);
+        let newcomer = connections.enter().unwrap();
+        assert!(is_evicted(&stranger).await && !is_evicted(&newcomer).await);
+        newcomer.authenticated();
+        assert!(connections.enter().is_none());
+        drop((stranger, newcomer, kms));
         assert!(connections.enter().is_some());
     }
 

@@ -14,16 +14,20 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::connections::Connections;
 use super::drain::{Draining, Phase};
-use super::pipeline::Snapshot;
+use super::reload::{Reloading, Report};
+use super::serving::{Lease, Serving};
 use crate::clock::Deadline;
 use crate::hsm::fleet::{Enough, Group};
 use crate::hsm::token::{Token, TokenState};
 use crate::keystore::Keystore;
+use crate::metrics::Metrics;
+use crate::names::AccessKeyId;
 
-/// Time for a client to say its word and to take the answer.
+/// Time for a client to say its word, and as much again to take the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Clients at once; more wait.
@@ -78,13 +82,17 @@ pub fn bind(path: &Path) -> Result<UnixListener, ControlError> {
 #[derive(Debug)]
 pub struct Control {
     /// What is served.
-    pub snapshot: Arc<Snapshot>,
+    pub serving: Arc<Serving>,
     /// Connections of the XKS listener.
     pub connections: Arc<Connections>,
     /// How far the daemon is on its way out.
     pub draining: Draining,
     /// When the daemon was started.
     pub started: (Instant, SystemTime),
+    /// Has the configuration read anew.
+    pub reloading: Reloading,
+    /// Tells when credentials were last used.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Control {
@@ -103,10 +111,8 @@ impl Control {
             };
             tokio::spawn(async move {
                 let _place = place;
-                match tokio::time::timeout(PATIENCE * 2, control.answer(client)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%error, "control socket"),
-                    Err(_elapsed) => tracing::debug!("a client of the control socket is too slow"),
+                if let Err(error) = control.answer(client).await {
+                    tracing::debug!(%error, "control socket");
                 }
             });
         }
@@ -116,7 +122,8 @@ impl Control {
         let uid = client.peer_cred()?.uid();
         let (read, mut write) = client.split();
         let mut word = String::new();
-        BufReader::new(read.take(WORD_MAX)).read_line(&mut word).await?;
+        let mut read = BufReader::new(read.take(WORD_MAX));
+        timeout(PATIENCE, read.read_line(&mut word)).await??;
         let answer = match word.trim_end() {
             _ if uid != 0 && uid != rustix::process::geteuid().as_raw() => {
                 tracing::warn!(uid, "refused at the control socket: neither our user nor root");
@@ -124,19 +131,29 @@ impl Control {
             }
             "status" => self.status(),
             "refresh" => self.refresh().await,
+            "reload" => match self.reloading.reload().await {
+                Some(report) => self.reloaded(&report),
+                None => json!({ "error": "xksd is leaving" }),
+            },
             other => json!({ "error": format!("`{}` is no command", other.escape_debug()) }),
         };
-        write.write_all(format!("{answer}\n").as_bytes()).await
+        timeout(PATIENCE, write.write_all(format!("{answer}\n").as_bytes())).await?
+    }
+
+    fn reloaded(&self, report: &Report) -> Value {
+        let restart_pending = self.reloading.known.borrow().restart_pending.clone();
+        json!({ "reload": report.in_json(), "restart_pending": restart_pending })
     }
 
     fn status(&self) -> Value {
         let (since, at) = self.started;
-        let mut keystores: Vec<&Arc<Keystore>> = self.snapshot.keystores.iter().collect();
+        let now = self.serving.current();
+        let mut keystores: Vec<&Arc<Keystore>> = now.keystores.iter().collect();
         keystores.sort_unstable_by(|one, other| one.name().cmp(other.name()));
         let mut tokens = Vec::<Value>::new();
         let mut seen = Vec::<*const Token>::new();
         for keystore in &keystores {
-            let group = &self.snapshot.groups[keystore.name()];
+            let group = &now.groups[keystore.name()];
             for (number, token) in group.tokens().iter().enumerate() {
                 // Key stores that share one token share all of them.
                 if !seen.contains(&Arc::as_ptr(token)) {
@@ -153,10 +170,11 @@ impl Control {
                 "enabled": keystore.is_enabled(),
                 "frozen": {
                     "by_configuration": keystore.is_frozen(),
-                    "by_marker": self.is_frozen(keystore),
+                    "by_marker": is_frozen(&now, keystore),
                 },
-                "served": self.snapshot.groups[keystore.name()].serves(),
+                "served": now.groups[keystore.name()].serves(),
                 "tokens": tokens,
+                "credentials": self.credentials(keystore),
             })
         };
         json!({
@@ -172,12 +190,16 @@ impl Control {
             "connections": self.connections.count(),
             "keystores": keystores.iter().map(in_json).collect::<Vec<_>>(),
             "tokens": tokens,
+            "reload": self.reloading.in_json(),
         })
     }
 
-    fn is_frozen(&self, keystore: &Keystore) -> bool {
-        let catalogue = self.snapshot.groups[keystore.name()].catalogue();
-        catalogue.freezes().hold(keystore.name())
+    fn credentials(&self, keystore: &Keystore) -> Vec<Value> {
+        let describe = |id: &AccessKeyId| {
+            let last_used = self.metrics.credential_last_used(keystore.name(), id);
+            json!({ "access_key_id": id.as_str(), "last_used": last_used.map(|at| at as u64) })
+        };
+        keystore.credentials().access_key_ids().map(describe).collect()
     }
 
     /// Has the keys of all tokens read at once: what an administrator has changed in the HSM counts
@@ -185,7 +207,7 @@ impl Control {
     async fn refresh(&self) -> Value {
         let (moment, deadline) = (Instant::now(), Deadline::after(PATIENCE));
         let mut read = serde_json::Map::new();
-        for group in self.snapshot.groups.values() {
+        for group in self.serving.current().groups.values() {
             let catalogue = group.catalogue_since(moment, deadline, |_| Enough::No).await;
             // Those that were read count, whatever is with the others.
             let catalogue = catalogue.unwrap_or_else(|_late| group.catalogue());
@@ -198,20 +220,22 @@ impl Control {
     }
 }
 
+fn is_frozen(now: &Lease, keystore: &Keystore) -> bool {
+    now.groups[keystore.name()].catalogue().freezes().hold(keystore.name())
+}
+
 fn describe(token: &Token, group: &Group, number: usize) -> Value {
     let identity = token.identity();
-    let (state, fault) = match token.state() {
-        TokenState::Probing => ("probing", None),
-        TokenState::Up => ("up", None),
-        TokenState::Suspect => ("suspect", None),
-        TokenState::Down(fault) => ("down", Some(fault.to_string())),
-        TokenState::PinRefused => ("pin_refused", None),
+    let state = token.state();
+    let fault = match state {
+        TokenState::Down(fault) => Some(fault.to_string()),
+        _ => None,
     };
     let catalogue = token.catalogue();
     let seconds = |at: Instant| at.elapsed().as_secs_f64();
     json!({
         "name": token.name().as_str(),
-        "state": state,
+        "state": state.name(),
         "fault": fault,
         "manufacturer": identity.manufacturer,
         "model": identity.model,

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -29,8 +29,6 @@ pub struct Xks {
     pub pipeline: Arc<Pipeline>,
     /// Counts panics.
     pub metrics: Arc<Metrics>,
-    /// Time for a body to arrive.
-    pub body_timeout: Duration,
 }
 
 impl Serve for Xks {
@@ -54,7 +52,7 @@ impl Serve for Xks {
             arrived,
         };
         let waits_to_be_asked = head.headers.contains_key(EXPECT);
-        let body = read(body, waits_to_be_asked, connection.clone(), self.body_timeout);
+        let body = read(body, waits_to_be_asked, connection.clone());
         let pipeline = self.pipeline.clone();
         // A task of its own: what the HSM has begun is recorded even if the client goes away, and
         // a panic ends this request only.
@@ -83,13 +81,14 @@ fn path(uri: &http::Uri, version: Version) -> String {
 /// Reads a body of at most [`MAX_BODY_LEN`] bytes (P-23), within its time. That includes the wait
 /// for its turn, which is short unless this connection's own bodies are slow.
 ///
+/// Then it is looked at whether TLS would still let the client in that has sent it.
+///
 /// A larger one is read on for a while and thrown away: clients that are still sending when the
 /// answer comes tend to miss it. One that waits to be asked for its body is not asked.
 async fn read(
     mut body: Incoming,
     waits_to_be_asked: bool,
     connection: Arc<Connection>,
-    patience: Duration,
 ) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let announced = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if waits_to_be_asked && announced > MAX_BODY_LEN {
@@ -114,9 +113,11 @@ async fn read(
         }
         if length <= MAX_BODY_LEN { Ok(()) } else { Err(Failure::BodyTooLarge) }
     };
-    match tokio::time::timeout(patience, read).await {
-        Ok(read) => read.map(|()| kept),
+    match tokio::time::timeout(connection.limits.body_timeout, read).await {
         Err(_elapsed) => Err(Failure::BodyLate),
+        // P-16
+        Ok(_) if !connection.is_admitted() => Err(Failure::Barred),
+        Ok(read) => read.map(|()| kept),
     }
 }
 

@@ -14,7 +14,6 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use ipnet::IpNet;
-use rustls::ServerConfig;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,8 +24,10 @@ use super::activity::{Activity, Patience, TooSlow, Watched};
 use super::connections::{Connections, Place};
 use super::drain::Draining;
 use super::proxy_header;
+use super::pulse::Pulse;
+use super::terms::{Admission, CurrentTerms};
 use crate::metrics::{Closed, Metrics};
-use crate::tls;
+use crate::tls::{self, Tls};
 
 /// AWS's network load balancer forgets a silent connection after 350 s.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -60,7 +61,7 @@ const STREAM_WINDOW: u32 = 32 * 1024;
 const CONNECTION_WINDOW: u32 = MAX_STREAMS * STREAM_WINDOW;
 
 /// How a listener treats its connections.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Most connections at once.
     pub max_connections: usize,
@@ -68,6 +69,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// From the first byte of a request to the end of its head.
     pub head_timeout: Duration,
+    /// For the body of a request to arrive.
+    pub body_timeout: Duration,
     /// Without any request.
     pub idle_timeout: Duration,
     /// Peers that send a PROXY protocol v2 header, and must.
@@ -75,10 +78,10 @@ pub struct Limits {
 }
 
 /// What runs over TCP.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub enum Transport {
     /// TLS.
-    Tls(Arc<ServerConfig>),
+    Tls(Tls),
     /// Nothing: for health checks, and for try-outs on loopback.
     Plain,
 }
@@ -104,6 +107,10 @@ pub struct Connection {
     pub activity: Arc<Activity>,
     /// Whose turn it is to have a body read.
     pub bodies: Semaphore,
+    /// How it is treated.
+    pub limits: Arc<Limits>,
+    /// Set by the handshake; never without one.
+    admission: OnceLock<Admission>,
     place: Place,
     close: Notify,
 }
@@ -112,6 +119,19 @@ impl Connection {
     /// A request on it was authenticated: it is not pushed out for a newcomer any more.
     pub fn authenticated(&self) {
         self.place.authenticated();
+    }
+
+    /// Whether TLS would still let its client in.
+    pub fn is_admitted(&self) -> bool {
+        self.admission.get().is_none_or(Admission::holds)
+    }
+
+    /// Waits until TLS would not let its client in any more.
+    async fn barred(&self) {
+        match self.admission.get() {
+            Some(admission) => admission.ended().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Lets it end after the answers that it owes.
@@ -150,10 +170,8 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, BindError> {
 /// Serves the connections of one or several listening sockets.
 #[derive(Clone)]
 pub struct Acceptor<S> {
-    /// What runs over TCP.
-    pub transport: Transport,
-    /// How connections are treated.
-    pub limits: Arc<Limits>,
+    /// What connections are accepted by.
+    pub terms: CurrentTerms,
     /// All connections of these sockets.
     pub connections: Arc<Connections>,
     /// Answers the requests.
@@ -172,11 +190,12 @@ impl<S: fmt::Debug> fmt::Debug for Acceptor<S> {
 
 impl<S: Serve> Acceptor<S> {
     /// Accepts connections until it is time to close.
-    pub async fn run(self, listener: TcpListener) {
+    pub async fn run(self, listener: TcpListener, mut pulse: Pulse) {
         let mut draining = self.draining.clone();
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
+                () = pulse.answer() => continue,
                 () = draining.closing() => return,
             };
             match accepted {
@@ -210,28 +229,33 @@ impl<S: Serve> Acceptor<S> {
             tracing::debug!(%peer, %error, "connection lost before it was served");
             return;
         }
-        let deadline = tokio::time::Instant::now() + self.limits.handshake_timeout;
+        let limits = self.terms.borrow().limits.clone();
+        let deadline = tokio::time::Instant::now() + limits.handshake_timeout;
         let late = tokio::time::sleep_until(deadline);
         tokio::pin!(late);
         let peer = tokio::select! {
-            peer = self.client(&mut stream, peer) => match peer { Some(peer) => peer, None => return },
+            peer = self.client(&mut stream, peer, &limits) => match peer { Some(peer) => peer, None => return },
             () = &mut late => return self.count(|metrics| metrics.closed(Closed::HandshakeTimeout)),
             () = place.evicted() => return self.count(|metrics| metrics.closed(Closed::Limit)),
         };
         let (bodies, close) = (Semaphore::new(BODIES), Notify::new());
-        let client_subject = OnceLock::new();
         let connection = Arc::new(Connection {
             peer,
-            client_subject,
+            client_subject: OnceLock::new(),
             activity: Arc::default(),
             bodies,
+            limits,
+            admission: OnceLock::new(),
             place,
             close,
         });
-        match &self.transport {
+        // After the PROXY header, which may take its time: the handshake is by the terms of now.
+        let mut terms = self.terms.clone();
+        let now = terms.borrow_and_update().clone();
+        match &now.transport {
             Transport::Plain => self.serve(stream, connection, Http::One).await,
-            Transport::Tls(config) => {
-                let acceptor = TlsAcceptor::from(config.clone());
+            Transport::Tls(tls) => {
+                let acceptor = TlsAcceptor::from(tls.config.clone());
                 let handshake = tokio::select! {
                     handshake = acceptor.accept(stream).into_fallible() => handshake,
                     () = &mut late => {
@@ -244,11 +268,15 @@ impl<S: Serve> Acceptor<S> {
                 match handshake {
                     Ok(stream) => {
                         self.count(|metrics| metrics.tls_handshake(start.elapsed()));
-                        let session = stream.get_ref().1;
+                        let (_, session) = stream.get_ref();
                         let h2 = session.alpn_protocol() == Some(b"h2");
                         if let Some(subject) = tls::client_subject(session) {
                             connection.client_subject.get_or_init(|| subject.into());
                         }
+                        let shown = session.peer_certificates().unwrap_or_default();
+                        let shown = shown.iter().map(|shown| shown.clone().into_owned());
+                        let admission = Admission::new(terms, shown.collect());
+                        connection.admission.get_or_init(|| admission);
                         let http = if h2 { Http::Two } else { Http::One };
                         self.serve(stream, connection, http).await;
                     }
@@ -258,7 +286,7 @@ impl<S: Serve> Acceptor<S> {
                         tracing::debug!(%peer, %error, "TLS handshake failed");
                         // The alert that says why must arrive.
                         let activity = connection.activity.clone();
-                        let idle = self.limits.idle_timeout;
+                        let idle = connection.limits.idle_timeout;
                         let patience = Patience { head: None, idle };
                         let _ = Watched::new(stream, activity, patience).shutdown().await;
                     }
@@ -268,9 +296,14 @@ impl<S: Serve> Acceptor<S> {
     }
 
     /// Who the client is; `None` if that can't be told.
-    async fn client(&self, stream: &mut TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
+    async fn client(
+        &self,
+        stream: &mut TcpStream,
+        peer: SocketAddr,
+        limits: &Limits,
+    ) -> Option<SocketAddr> {
         let from = peer.ip().to_canonical();
-        if !self.limits.proxy_protocol_from.iter().any(|network| network.contains(&from)) {
+        if !limits.proxy_protocol_from.iter().any(|network| network.contains(&from)) {
             return Some(peer);
         }
         match proxy_header::read(stream, peer).await {
@@ -287,8 +320,8 @@ impl<S: Serve> Acceptor<S> {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let head = (http == Http::One).then_some(self.limits.head_timeout);
-        let patience = Patience { head, idle: self.limits.idle_timeout };
+        let head = (http == Http::One).then_some(connection.limits.head_timeout);
+        let patience = Patience { head, idle: connection.limits.idle_timeout };
         let stream = TokioIo::new(Watched::new(stream, connection.activity.clone(), patience));
         let service = {
             let (service, connection) = (self.service.clone(), connection.clone());
@@ -326,8 +359,8 @@ impl<S: Serve> Acceptor<S> {
         }
     }
 
-    /// Drives a connection to its end, which begins when it is closed, pushed out, or when the
-    /// daemon leaves.
+    /// Drives a connection to its end, which begins when it is closed, pushed out, when its client
+    /// is let in no more, or when the daemon leaves.
     async fn until_end<C>(
         &self,
         serving: C,
@@ -344,6 +377,8 @@ impl<S: Serve> Acceptor<S> {
             ended = serving.as_mut() => return ended,
             () = connection.place.evicted() => return self.evict(),
             () = connection.close.notified() => {}
+            // No last call: what would come now is refused.
+            () = connection.barred() => self.count(|metrics| metrics.closed(Closed::Barred)),
             () = async {
                 draining.closing().await;
                 let _ = tokio::time::timeout(last_call, connection.activity.serving()).await;
@@ -355,7 +390,7 @@ impl<S: Serve> Acceptor<S> {
             tokio::select! {
                 ended = serving.as_mut() => return ended,
                 () = connection.place.evicted() => return self.evict(),
-                () = tokio::time::sleep(self.limits.head_timeout) => {}
+                () = tokio::time::sleep(connection.limits.head_timeout) => {}
             }
             // Whoever neither ends nor asks for anything is not waited for. A request has limits
             // of its own.

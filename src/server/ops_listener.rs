@@ -14,8 +14,10 @@ use tower_service::Service;
 
 use super::drain::{Draining, Phase};
 use super::listener::{Connection, Serve};
-use super::pipeline::Snapshot;
+use super::serving::Serving;
 use crate::metrics::Metrics;
+use crate::operations;
+use crate::wire::health::HealthStatus;
 
 /// What an operations address answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +38,7 @@ pub struct Ops {
 
 #[derive(Debug, Clone)]
 struct Shown {
-    snapshot: Arc<Snapshot>,
+    serving: Arc<Serving>,
     metrics: Arc<Metrics>,
     draining: Draining,
 }
@@ -45,7 +47,7 @@ impl Ops {
     /// Answers what this reach allows.
     pub fn new(
         reach: Reach,
-        snapshot: Arc<Snapshot>,
+        serving: Arc<Serving>,
         metrics: Arc<Metrics>,
         draining: Draining,
     ) -> Self {
@@ -59,7 +61,7 @@ impl Ops {
         let router = router
             .fallback(async || (StatusCode::NOT_FOUND, "nothing is here\n"))
             .method_not_allowed_fallback(async || (StatusCode::METHOD_NOT_ALLOWED, "GET only\n"))
-            .with_state(Shown { snapshot, metrics, draining });
+            .with_state(Shown { serving, metrics, draining });
         Self { router }
     }
 }
@@ -86,7 +88,7 @@ async fn ready(State(shown): State<Shown>) -> impl IntoResponse {
     if shown.draining.phase() != Phase::Serving {
         return (StatusCode::SERVICE_UNAVAILABLE, "leaving\n");
     }
-    if shown.snapshot.groups.values().any(|group| group.serves()) {
+    if shown.serving.current().groups.values().any(|group| group.serves()) {
         (StatusCode::OK, "ok\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "no key store can be served: no token is up\n")
@@ -95,5 +97,13 @@ async fn ready(State(shown): State<Shown>) -> impl IntoResponse {
 
 async fn metrics_text(State(shown): State<Shown>) -> impl IntoResponse {
     let kind = "text/plain; version=0.0.4; charset=utf-8";
+    // Found out now: a token that nobody probes any more says so by nothing but the time.
+    for (keystore, group) in &shown.serving.current().groups {
+        let statuses: Vec<HealthStatus> = operations::statuses(group).collect();
+        for status in HealthStatus::ALL {
+            let count = statuses.iter().filter(|found| **found == status).count();
+            shown.metrics.external_key_managers(keystore, status, count);
+        }
+    }
     ([(header::CONTENT_TYPE, kind)], shown.metrics.render())
 }

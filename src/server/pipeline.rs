@@ -11,15 +11,18 @@ use http::HeaderMap;
 
 use super::record::Record;
 use super::rescue::{Failure, Rescued};
+use super::serving::{Lease, Serving};
 use crate::clock::{Clock, Deadline};
+use crate::counts::Counts;
 use crate::hsm::fleet::Group;
 use crate::hsm::lanes::Lane;
 use crate::keystore::{Asked, Keystore, Keystores, Permit};
 use crate::limits::Admission;
 use crate::metrics::Metrics;
 use crate::names::{ExternalKeyId, KeystoreName};
-use crate::operations::{self, Call};
+use crate::operations::{self, Call, Part};
 use crate::sigv4::{SignedRequest, Verified, Verifier};
+use crate::traces::Traces;
 use crate::wire::limits::Limits;
 use crate::wire::request::{
     DecryptRequest, EncryptRequest, HealthRequest, MetadataRequest, Rejected,
@@ -36,6 +39,8 @@ pub struct Snapshot {
     pub groups: HashMap<KeystoreName, Arc<Group>>,
     /// How many proxies serve this endpoint (P-60).
     pub fleet_size: NonZeroU32,
+    /// Where encryptions are counted against the limits of keys, if there is such a place.
+    pub counts: Option<Arc<Counts>>,
     /// Largest plaintext, ciphertext and AAD (P-23).
     pub limits: Limits,
     /// Time for a request, from its head (P-8).
@@ -45,9 +50,10 @@ pub struct Snapshot {
 /// Serves requests.
 #[derive(Debug)]
 pub struct Pipeline {
-    snapshot: Arc<Snapshot>,
+    serving: Arc<Serving>,
     verifier: Verifier,
     metrics: Arc<Metrics>,
+    traces: Option<Traces>,
 }
 
 /// The head of a request, as it arrived.
@@ -81,9 +87,15 @@ pub struct Answer {
 }
 
 impl Pipeline {
-    /// Serves by this snapshot.
-    pub fn new(snapshot: Arc<Snapshot>, verifier: Verifier, metrics: Arc<Metrics>) -> Self {
-        Self { snapshot, verifier, metrics }
+    /// Serves each request by the snapshot of its time.
+    pub fn new(serving: Arc<Serving>, verifier: Verifier, metrics: Arc<Metrics>) -> Self {
+        Self { serving, verifier, metrics, traces: None }
+    }
+
+    /// The same, with traces of what is served.
+    #[must_use]
+    pub fn with_traces(self, traces: Option<Traces>) -> Self {
+        Self { traces, ..self }
     }
 
     /// Serves one request and records it.
@@ -93,14 +105,19 @@ impl Pipeline {
         body: impl Future<Output = Result<B, Failure>>,
     ) -> Answer {
         let mut record = Record::new(head.arrived, head.peer);
+        record.trace.begin_at(Part::Body, head.arrived);
         let result = self.answer(&head, body, &mut record).await;
+        // An error ends the part in which it arose.
+        if result.is_err() {
+            record.trace.begin(Part::Respond);
+        }
         let over = result.as_ref().err().and_then(Failure::over_quota);
         if let (Some((whose, limit)), Some(keystore)) = (over, &record.keystore) {
             self.metrics.over_quota(keystore, whose, limit);
         }
         let result = result.map_err(Rescued::from);
         let authenticated = record.access_key_id.is_some();
-        record.close(result.as_ref().map(|_| ()), &self.metrics);
+        record.close(result.as_ref().map(|_| ()), &self.metrics, self.traces.as_ref());
         Answer { result, authenticated }
     }
 
@@ -111,16 +128,20 @@ impl Pipeline {
         body: impl Future<Output = Result<B, Failure>>,
         record: &mut Record,
     ) -> Result<ResponseBody, Failure> {
-        let deadline = Deadline::after(self.snapshot.deadline);
         // Read first, judged later: an answer that comes while the body is still being sent is
         // missed by some clients (curl over HTTP/2, for one).
         let body = body.await;
-        let (route, keystore) = self.route(head, record)?;
+        record.trace.begin(Part::Authenticate);
+        // Not before: who may not go on any more is not let in by a body that takes its time.
+        let now = self.serving.current();
+        let deadline = Deadline::at(head.arrived + now.deadline);
+        let (route, keystore) = route(&now, head, record)?;
         let body = body?;
         let caller = self.verify(head, body.as_ref(), keystore)?;
         record.caller(&caller);
+        record.trace.begin(Part::Authorize);
         keystore.open(&caller)?;
-        let group = &self.snapshot.groups[keystore.name()];
+        let group = &now.groups[keystore.name()];
         let arrived = head.arrived;
         let body = body.as_ref();
         match route.target {
@@ -128,7 +149,8 @@ impl Pipeline {
             Target::Health => {
                 record.metadata =
                     HealthRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
-                Ok(operations::health(group, self.snapshot.fleet_size).to_body())
+                record.trace.begin(Part::Respond);
+                Ok(operations::health(group, now.fleet_size).to_body())
             }
             Target::Key { id, operation } => {
                 // Before the body is looked at: what is too much costs next to nothing.
@@ -142,6 +164,7 @@ impl Pipeline {
                     operation,
                     client_subject,
                     group,
+                    counts: now.counts.as_deref(),
                     arrived,
                     deadline,
                     clock: self.verifier.clock(),
@@ -149,25 +172,11 @@ impl Pipeline {
                 };
                 match operation {
                     KeyOperation::Metadata => call.describe(body, record).await,
-                    KeyOperation::Encrypt => call.encrypt(body, self.snapshot.limits, record).await,
-                    KeyOperation::Decrypt => call.decrypt(body, self.snapshot.limits, record).await,
+                    KeyOperation::Encrypt => call.encrypt(body, now.limits, record).await,
+                    KeyOperation::Decrypt => call.decrypt(body, now.limits, record).await,
                 }
             }
         }
-    }
-
-    /// Whose path it is. Nothing is authenticated yet: the path chooses whose credentials to try,
-    /// and nothing else.
-    fn route(&self, head: &Head, record: &mut Record) -> Result<(Route, &Arc<Keystore>), Failure> {
-        let (route, is_post) = match route::parse(&head.method, &head.path) {
-            Ok(route) => (route, true),
-            Err(RouteError::MethodNotAllowed { route }) => (route, false),
-            Err(RouteError::NotFound) => return Err(Failure::Path),
-        };
-        let keystore = self.snapshot.keystores.find(&route.prefix).ok_or(Failure::Path)?;
-        record.keystore = Some(keystore.name().clone());
-        record.route = Some(route.clone());
-        if is_post { Ok((route, keystore)) } else { Err(Failure::Method) }
     }
 
     fn verify(&self, head: &Head, body: &[u8], keystore: &Keystore) -> Result<Verified, Failure> {
@@ -195,6 +204,24 @@ impl Pipeline {
     }
 }
 
+/// Whose path it is. Nothing is authenticated yet: the path chooses whose credentials to try, and
+/// nothing else.
+fn route<'a>(
+    now: &'a Lease,
+    head: &Head,
+    record: &mut Record,
+) -> Result<(Route, &'a Arc<Keystore>), Failure> {
+    let (route, is_post) = match route::parse(&head.method, &head.path) {
+        Ok(route) => (route, true),
+        Err(RouteError::MethodNotAllowed { route }) => (route, false),
+        Err(RouteError::NotFound) => return Err(Failure::Path),
+    };
+    let keystore = now.keystores.find(&route.prefix).ok_or(Failure::Path)?;
+    record.keystore = Some(keystore.name().clone());
+    record.route = Some(route.clone());
+    if is_post { Ok((route, keystore)) } else { Err(Failure::Method) }
+}
+
 /// An authenticated request for one key.
 struct KeyCall<'a> {
     caller: Verified,
@@ -205,6 +232,7 @@ struct KeyCall<'a> {
     operation: KeyOperation,
     client_subject: Option<&'a str>,
     group: &'a Group,
+    counts: Option<&'a Counts>,
     arrived: Instant,
     deadline: Deadline,
     clock: Clock,
@@ -234,7 +262,9 @@ impl<'c> KeyCall<'c> {
         record.metadata = MetadataRequest::parse(body).map_err(|r| rejected(r, record))?.metadata;
         let permit = self.permit(record)?;
         let mut call = self.call(record);
-        Ok(operations::describe(&mut call, &permit).await?.to_body())
+        let answer = operations::describe(&mut call, &permit).await?;
+        record.trace.begin(Part::Respond);
+        Ok(answer.to_body())
     }
 
     async fn encrypt(
@@ -247,7 +277,9 @@ impl<'c> KeyCall<'c> {
         record.metadata = std::mem::take(&mut request.metadata);
         let permit = self.permit(record)?;
         let mut call = self.call(record);
-        Ok(operations::encrypt(&mut call, &permit, request).await?.to_body())
+        let answer = operations::encrypt(&mut call, &permit, request).await?;
+        record.trace.begin(Part::Respond);
+        Ok(answer.to_body())
     }
 
     async fn decrypt(
@@ -260,13 +292,15 @@ impl<'c> KeyCall<'c> {
         record.metadata = std::mem::take(&mut request.metadata);
         let permit = self.permit(record)?;
         let mut call = self.call(record);
-        Ok(operations::decrypt(&mut call, &permit, request).await?.to_body())
+        let answer = operations::decrypt(&mut call, &permit, request).await?;
+        record.trace.begin(Part::Respond);
+        Ok(answer.to_body())
     }
 
     fn call<'a>(&'a self, record: &'a mut Record) -> Call<'a> {
-        let Self { group, arrived, deadline, .. } = *self;
+        let Self { group, counts, arrived, deadline, .. } = *self;
         let lane = Lane::Keystore(self.keystore.name().clone());
-        Call { group, lane, arrived, deadline, trace: &mut record.trace }
+        Call { group, lane, arrived, deadline, counts, trace: &mut record.trace }
     }
 }
 

@@ -9,9 +9,10 @@ use tracing::field::display;
 use super::rescue::{Rescued, Severity};
 use crate::metrics::Metrics;
 use crate::names::{AccessKeyId, KeystoreName, Region};
-use crate::operations::Trace;
+use crate::operations::{Part, Trace};
 use crate::policy::Decision;
 use crate::sigv4::Verified;
+use crate::traces::Traces;
 use crate::wire::ciphertext_format::CiphertextFormat;
 use crate::wire::log_text::LogText;
 use crate::wire::metadata::RequestMetadata;
@@ -61,13 +62,34 @@ impl Record {
         self.region = Some(caller.region().clone());
     }
 
-    /// Writes the record: metrics, and one line at level info. What somebody must look after is
-    /// said again, with its cause, at level warn or error.
-    pub fn close(self, outcome: Result<(), &Rescued>, metrics: &Metrics) {
-        let took = self.arrived.elapsed();
+    /// When the head of the request had arrived.
+    pub(super) fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
+    /// Writes the record: metrics, the spans of a trace, and one line at level info. What somebody
+    /// must look after is said again, with its cause, at level warn or error.
+    pub fn close(
+        mut self,
+        outcome: Result<(), &Rescued>,
+        metrics: &Metrics,
+        traces: Option<&Traces>,
+    ) {
+        let now = Instant::now();
+        self.trace.end_at(now);
+        let took = now.saturating_duration_since(self.arrived);
         let operation = self.route.as_ref().map_or("unknown", |route| route.operation().name());
         let error = outcome.err().map(|rescued| rescued.body.name().as_str());
-        metrics.request(self.keystore.as_ref(), operation, error.unwrap_or("OK"), took);
+        metrics.request(self.keystore.as_ref(), operation, error.unwrap_or("OK"));
+        let proved = self.keystore.as_ref().filter(|_| self.access_key_id.is_some());
+        metrics.request_took(proved, operation, took, &self.trace);
+        // Strangers must not be able to fill the collector, nor to push others out of the queue.
+        let traces = traces.filter(|_| proved.is_some());
+        if let Some(traces) = traces
+            && let Some(id) = traces.sample()
+        {
+            traces.offer(self.spans(id, outcome));
+        }
         let key = self.route.as_ref().and_then(Route::key);
         if let (Some(keystore), Some(key)) = (&self.keystore, key) {
             for _ in 0..self.trace.encryptions {
@@ -123,8 +145,8 @@ impl Record {
             access_key_id = self.access_key_id.as_ref().map(display),
             region = self.region.as_ref().map(display),
             peer = display(self.peer),
-            queue_ms = milliseconds(self.trace.queued),
-            hsm_ms = milliseconds(self.trace.hsm),
+            queue_ms = milliseconds(self.trace.time(Part::Queue).unwrap_or_default()),
+            hsm_ms = milliseconds(self.trace.time(Part::Hsm).unwrap_or_default()),
             total_ms = milliseconds(took),
             "request"
         );

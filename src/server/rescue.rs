@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use crate::counts::NotCounted;
 use crate::hsm::fault::FaultKind;
 use crate::hsm::key::KeyFault;
 use crate::hsm::token::TokenError;
@@ -35,6 +36,9 @@ pub enum Failure {
     /// The connection or stream broke while the body was read.
     #[error("the body could not be read")]
     BodyBroken,
+    /// The client's certificate is no longer accepted (P-16).
+    #[error("the certificate that the client has shown is no longer accepted")]
+    Barred,
     /// The signature does not hold (P-15).
     #[error("{0}")]
     Unauthenticated(#[from] sigv4::Failure),
@@ -107,7 +111,11 @@ impl From<Failure> for Rescued {
         // P-23: what is left of such a body is not read.
         let close = matches!(
             failure,
-            Failure::BodyTooLarge | Failure::BodyLate | Failure::BodyBroken | Failure::Panicked
+            Failure::BodyTooLarge
+                | Failure::BodyLate
+                | Failure::BodyBroken
+                | Failure::Barred
+                | Failure::Panicked
         );
         let body = ErrorBody::new(name, message);
         Self { status, body, cause: failure.to_string(), severity, close }
@@ -145,6 +153,12 @@ fn translate(failure: &Failure) -> Translation {
         Failure::BodyBroken => {
             (Validation, "the request body could not be read to its end", Caller)
         }
+        Failure::Barred => (
+            AuthenticationFailed,
+            "the TLS client certificate that was shown when this connection began is no longer \
+             accepted by the external key store proxy",
+            Caller,
+        ),
         Failure::Unauthenticated(failure) => {
             return (AuthenticationFailed, failure.advice().into(), Caller);
         }
@@ -298,6 +312,19 @@ fn operation(error: OperationError) -> Translation {
              thrown away: look at the HSM",
             Act,
         ),
+        OperationError::NotCounted(NotCounted::Exhausted) => (
+            InvalidState,
+            "this version of the external key has encrypted as often as it may under AES-GCM with \
+             random initialization vectors (NIST SP 800-38D), by this proxy's share: rotate the \
+             external key in the HSM",
+            Act,
+        ),
+        OperationError::NotCounted(NotCounted::Unwritable) => (
+            Internal,
+            "the external key store proxy cannot count this encryption in its state directory, and is \
+             told to refuse then: its log has the details",
+            Act,
+        ),
         OperationError::Frame(_) => (
             UnsupportedOperation,
             "the additional authenticated data is longer than this proxy supports",
@@ -384,6 +411,8 @@ mod tests {
             OperationError::BadCiphertext,
             OperationError::Unproved,
             OperationError::CheckFailed,
+            OperationError::NotCounted(NotCounted::Exhausted),
+            OperationError::NotCounted(NotCounted::Unwritable),
             OperationError::Token(TokenError::QueueFull),
             OperationError::Token(TokenError::Overloaded),
             OperationError::Token(TokenError::Late),

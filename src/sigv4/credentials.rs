@@ -150,6 +150,13 @@ impl Credentials {
     }
 }
 
+impl PartialEq for Credentials {
+    /// The same ids with the same secrets, in the same order.
+    fn eq(&self, other: &Self) -> bool {
+        self.pairs == other.pairs
+    }
+}
+
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.access_key_ids()).finish()

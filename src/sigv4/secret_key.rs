@@ -53,6 +53,11 @@ impl SecretAccessKey {
         Ok(Self(text))
     }
 
+    /// The text itself, to be given to KMS. What is made from it must be zeroized too.
+    pub fn expose(&self) -> &str {
+        self.0.expose()
+    }
+
     /// Derives the key for one day and Region, for the service of XKS.
     pub(super) fn signing_key(&self, date: AmzDate, region: &Region) -> SigningKey {
         SigningKey::derive(self.0.expose(), date, region.as_str(), SERVICE)

@@ -17,6 +17,9 @@ pub enum HealthStatus {
 }
 
 impl HealthStatus {
+    /// All, best first.
+    pub const ALL: [Self; 3] = [Self::Active, Self::Degraded, Self::Unavailable];
+
     /// The word of the protocol.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -9,8 +9,8 @@ use support::gate::PATIENCE;
 use xksd::clock::Deadline;
 use xksd::hsm::backend::{NewKeyUsage, ObjectHandle, Sealed};
 use xksd::hsm::lanes::Lane;
-use xksd::hsm::token::{Opening, Settings, Timed, Token, TokenError, TokenState};
-use xksd::lifecycle::{Error, Kind, Office, Refusal, bear};
+use xksd::hsm::token::{Opening, Settings, Token, TokenError, TokenState};
+use xksd::lifecycle::{Error, Kind, Office, Order, Refusal, bear};
 use xksd::metrics::Metrics;
 use xksd::secret::Plaintext;
 
@@ -24,7 +24,7 @@ fn create(token: &TokenAtHand, id: &str) -> Result<String, Error> {
     let mut office = Office::new([(name, pkcs11_backend(token).administer())]);
     let usage = NewKeyUsage { encrypt: true, decrypt: true };
     let id = id.parse().expect("it is an external key id");
-    let birth = bear(&mut office, &id, Kind::Create(usage), Duration::ZERO)?;
+    let birth = bear(&mut office, &id, &Order::generated(Kind::Create(usage), Duration::ZERO))?;
     Ok(birth.state.to_string())
 }
 
@@ -57,15 +57,15 @@ async fn encrypt(token: &Token, key: ObjectHandle) -> Sealed {
     let text = Arc::new(Plaintext::new(TEXT.to_vec()));
     let (aad, deadline) = (b"aad"[..].into(), Deadline::after(PATIENCE));
     let sealed = token.encrypt(&Lane::Internal, key, aad, text, deadline).await;
-    sealed.expect("the key encrypts").value
+    sealed.result.expect("the key encrypts")
 }
 
 async fn decrypt(
     token: &Token,
     key: ObjectHandle,
     opening: &Arc<Opening>,
-) -> Result<Timed<Plaintext>, TokenError> {
-    token.decrypt(&Lane::Internal, key, opening.clone(), Deadline::after(PATIENCE)).await
+) -> Result<Plaintext, TokenError> {
+    token.decrypt(&Lane::Internal, key, opening.clone(), Deadline::after(PATIENCE)).await.result
 }
 
 fn run(test: &str, body: impl AsyncFnOnce(&TokenAtHand, Token, ObjectHandle)) {
@@ -111,7 +111,7 @@ fn decrypt_is_two_calls() {
         let before = at_hand.counts();
         for calls in 1..=100 {
             let opened = decrypt(&token, key, &opening).await;
-            assert_eq!(opened.expect("it fits").value.expose(), TEXT);
+            assert_eq!(opened.expect("it fits").expose(), TEXT);
             let called = at_hand.counts().since(&before);
             let expected = BTreeMap::from([("C_DecryptInit", calls), ("C_Decrypt", calls)]);
             assert_eq!(called.called(), expected);

@@ -7,14 +7,18 @@ use xksd::hsm::backend::NewKeyUsage;
 use xksd::hsm::freeze::Marker;
 use xksd::hsm::state::{Date, VersionStatus};
 use xksd::lifecycle::{
-    Agreement, Change, Error, Kind, Office, Refusal, Survey, apply, bear, destroy, freeze, markers,
-    unfreeze, verify,
+    Agreement, Change, Error, Kind, Office, Order, Refusal, Survey, apply, bear, destroy, freeze,
+    markers, unfreeze, verify,
 };
 use xksd::names::ExternalKeyId;
 
 use crate::contract::pkcs11_backend;
 
 const BOTH: NewKeyUsage = NewKeyUsage { encrypt: true, decrypt: true };
+
+fn generated(kind: Kind) -> Order {
+    Order::generated(kind, Duration::ZERO)
+}
 
 fn office(token: &TokenAtHand) -> Office {
     let name = "test".parse().expect("it is a token name");
@@ -31,12 +35,12 @@ fn a_key_lives(token: &TokenAtHand) {
     let mut office = office(token);
     let [id, other]: [ExternalKeyId; 2] = ["key", "other"].map(|id| id.parse().expect("an id"));
     for id in [&other, &id] {
-        let birth = bear(&mut office, id, Kind::Create(BOTH), Duration::ZERO).expect("it is made");
+        let birth = bear(&mut office, id, &generated(Kind::Create(BOTH))).expect("it is made");
         assert_eq!((birth.state.status, birth.state.epoch), (Enabled, 2));
-        let again = bear(&mut office, id, Kind::Create(BOTH), Duration::ZERO);
+        let again = bear(&mut office, id, &generated(Kind::Create(BOTH)));
         assert!(matches!(again, Err(Error::Refused(Refusal::Exists))), "{again:?}");
     }
-    bear(&mut office, &id, Kind::Rotate, Duration::ZERO).expect("it is rotated");
+    bear(&mut office, &id, &generated(Kind::Rotate)).expect("it is rotated");
     let survey = office.survey(&id).expect("the token is there");
     assert_eq!(states(&survey), [(2, Enabled), (1, Enabled)]);
     for object in survey.versions.iter().flat_map(|held| &held.objects) {

@@ -1,5 +1,6 @@
 //! The HSM side, from the outside: backends by one contract, a token by what its threads do.
 
+mod arrival;
 mod blinking;
 mod catalogue;
 mod contract;
@@ -8,6 +9,7 @@ mod fleet;
 mod isolation;
 mod iv;
 mod lifecycle;
+mod limit;
 mod proxy;
 mod token;
 mod writes;

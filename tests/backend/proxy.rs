@@ -1,7 +1,8 @@
 //! The whole path of a request over tokens in memory: one key store, `*` its only key rule.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU32;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,9 +14,12 @@ use support::request::{Request, base64, decrypt_body, encrypt_body};
 use support::site::{Credential, REGION};
 use tokio::task::JoinHandle;
 use xksd::clock::Clock;
+use xksd::counts::Counts;
+use xksd::counts::ledger::TokenSet;
+use xksd::counts::limit::{EncryptionLimit, Share};
 use xksd::hsm::fleet::{Group, Keeper};
 use xksd::hsm::token::{Settings, Token, TokenState};
-use xksd::keystore::{self, Keystore, Keystores, VerifyWrites};
+use xksd::keystore::{self, Keystore, Keystores, Rotation, VerifyWrites};
 use xksd::limits;
 use xksd::metrics::Metrics;
 use xksd::names::TokenName;
@@ -23,6 +27,7 @@ use xksd::policy::Authorization;
 use xksd::secret::Secret;
 use xksd::server::pipeline::{Head, Pipeline, Snapshot};
 use xksd::server::rescue::Failure;
+use xksd::server::serving::Serving;
 use xksd::sigv4::{Credentials, SecretAccessKey, Verifier};
 use xksd::wire::ciphertext_format::Formats;
 use xksd::wire::limits::Limits;
@@ -68,6 +73,23 @@ impl Proxy {
         proxy
     }
 
+    /// The same with one token, whose encryptions are counted in this state directory.
+    pub(crate) async fn counting(
+        hsm: &MemoryBackend,
+        directory: &Path,
+        limit: EncryptionLimit,
+    ) -> (Self, Arc<Counts>) {
+        let tokens = TokenSet::new(&["hsm-0".parse().expect("it is a token name")]);
+        let share = Share::of(NonZeroU32::MIN);
+        let counts = Counts::open(directory, share, &BTreeSet::from([tokens]), Arc::default());
+        let counts = counts.expect("nobody else has the directory");
+        let counting = Some((counts.clone(), limit));
+        let hsms = std::slice::from_ref(hsm);
+        let proxy = Self::start_with(hsms, VerifyWrites::default(), settings(), PATIENCE, counting);
+        proxy.wait_for(0, |state| state == TokenState::Up).await;
+        (proxy, counts)
+    }
+
     /// The same, on their way up.
     pub(crate) fn start(
         hsms: &[MemoryBackend],
@@ -75,6 +97,17 @@ impl Proxy {
         settings: Settings,
         deadline: Duration,
     ) -> Self {
+        Self::start_with(hsms, verify_writes, settings, deadline, None)
+    }
+
+    fn start_with(
+        hsms: &[MemoryBackend],
+        verify_writes: VerifyWrites,
+        settings: Settings,
+        deadline: Duration,
+        counting: Option<(Arc<Counts>, EncryptionLimit)>,
+    ) -> Self {
+        let (counts, encryption_limit) = counting.unzip();
         let credential = Credential::of('A');
         let secret = SecretAccessKey::new(Secret::new(credential.secret.clone()));
         let id = credential.id.parse().expect("it is an access key id");
@@ -100,6 +133,8 @@ impl Proxy {
             quota: limits::Settings::default(),
             key_quota: limits::Settings::default(),
             authorization: Authorization::Open,
+            encryption_limit: encryption_limit.unwrap_or_default(),
+            rotation: Rotation::default(),
         };
         let group = Arc::new(Group::new(tokens.clone()));
         let keeper = tokio::spawn(Keeper::new(group.clone(), keystore.keys.clone()).run());
@@ -107,11 +142,12 @@ impl Proxy {
             groups: HashMap::from([(keystore.name.clone(), group)]),
             keystores: Keystores::new(vec![Keystore::new(keystore)]).expect("there is one"),
             fleet_size: NonZeroU32::MIN,
+            counts,
             limits: Limits::default(),
             deadline,
         };
         let verifier = Verifier::new(Clock::System);
-        let pipeline = Pipeline::new(Arc::new(snapshot), verifier, metrics.clone());
+        let pipeline = Pipeline::new(Arc::new(Serving::new(snapshot)), verifier, metrics.clone());
         Self { tokens, metrics, pipeline, credential, keeper }
     }
 

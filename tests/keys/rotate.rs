@@ -180,7 +180,7 @@ fn a_generation_that_failed_for_no_reason_is_tried_again() {
     let house = House::new(&["a"]);
     house.script("a", "C_GenerateKey nth 1 return CKR_GENERAL_ERROR");
     house.good("create key");
-    house.script("a", "C_GenerateKey nth 1 return CKR_GENERAL_ERROR after");
+    house.script("a", "C_GenerateKey nth 1 return CKR_FUNCTION_FAILED after");
     house.good("rotate key");
     assert_eq!(versions(&house, "key"), enabled(&[2, 1]));
     assert_eq!(house.counts("a").of("C_GenerateKey"), 3);

@@ -1,4 +1,5 @@
-//! One table of requests, bad ones and a few that are only unusual, each with its exact answer.
+//! One table of requests, bad ones and a few that are only unusual, each with its exact answer: what
+//! `xksd conformance` does not ask of every proxy, byte by byte where no HTTP library would send it.
 //!
 //! The rows stand in [`bodies`](crate::bodies), [`targets`](crate::targets),
 //! [`signatures`](crate::signatures) and [`framing`](crate::framing). After each row the same
@@ -9,6 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use support::caller::{Caller, assert_refused};
+use support::http::{Answer, Connection};
 use support::request::{Request, bare_body, decrypt_body, encrypt_body};
 
 use crate::world::{AUTHENTICATION_FAILED, caller, daemon, demo};
@@ -55,7 +57,7 @@ impl Table {
     fn new() -> Self {
         let kms = caller(&demo());
         let encrypt = encrypt_body(b"plaintext of good bodies", Some(AAD));
-        let sealed = kms.accepted("keys/demo-key/encrypt", &encrypt);
+        let sealed = served(&kms, "keys/demo-key/encrypt", &encrypt);
         let decrypt = decrypt_body(&sealed, Some(AAD));
         Self { kms, encrypt, decrypt, rows: Vec::new() }
     }
@@ -138,7 +140,7 @@ fn table() -> Table {
 fn each_bad_request_gets_its_answer() {
     let Table { kms, rows, .. } = table();
     let bad = rows.iter().filter(|row| row.expect != Expect::Served).count();
-    assert!(bad >= 150, "{bad} bad requests");
+    assert!(bad >= 80, "{bad} bad requests");
     let pid = daemon().pid();
     // One at a time, so that a failure names its row.
     let faults: Vec<String> = rows.iter().filter_map(|row| fault_of(&kms, row)).collect();
@@ -151,7 +153,7 @@ fn each_bad_request_gets_its_answer() {
 fn fault_of(kms: &Caller, row: &Row) -> Option<String> {
     let checked = std::panic::catch_unwind(AssertUnwindSafe(|| {
         check(kms, row);
-        kms.accepted("health", &bare_body("KmsHealthCheck"));
+        served(kms, "health", &bare_body("KmsHealthCheck"));
     }));
     let panic = checked.err()?;
     let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -159,19 +161,43 @@ fn fault_of(kms: &Caller, row: &Row) -> Option<String> {
     Some(format!("- {}: {text}", row.name))
 }
 
-fn check(kms: &Caller, row: &Row) {
+/// The answer that came in time, with what else `ask` gives. No row is about an HSM that is late: on a
+/// machine that is too busy for the deadline it is asked again.
+fn in_time<T>(ask: impl FnMut() -> (T, Answer)) -> (T, Answer) {
+    let mut answers = std::iter::repeat_with(ask).take(100);
+    let in_time = answers.find(|(_, answer)| answer.status != 503);
+    in_time.expect("one of a hundred requests is answered in time")
+}
+
+/// The answer to a request that has to succeed.
+fn served(kms: &Caller, rest: &str, body: &Value) -> Value {
+    let ((), answer) = in_time(|| ((), kms.call(rest, body)));
+    assert_eq!(answer.status, 200, "{rest}: {}", answer.text());
+    answer.json()
+}
+
+/// A connection over which the row was sent.
+fn send(kms: &Caller, row: &Row) -> Connection {
     let mut connection = kms.connect();
     // A server that has read enough need not take the rest; its answer counts.
     let sent = connection.try_send(&row.bytes);
     if row.finish && sent.is_ok() {
         connection.finish();
     }
+    connection
+}
+
+fn check(kms: &Caller, row: &Row) {
     if row.expect == Expect::Closed {
-        let rest = connection.read_to_end().expect("it ends");
+        let rest = send(kms, row).read_to_end().expect("it ends");
         assert!(rest.is_empty(), "{}", String::from_utf8_lossy(&rest));
         return;
     }
-    let answer = connection.receive();
+    let (mut connection, answer) = in_time(|| {
+        let mut connection = send(kms, row);
+        let answer = connection.receive();
+        (connection, answer)
+    });
     match row.expect {
         Expect::Served => assert_eq!(answer.status, 200, "{}", answer.text()),
         Expect::Refused(status, name) => assert_refused(&answer, status, name),
@@ -202,8 +228,11 @@ fn every_bit_of_a_signature_counts() {
         connection.send(&request.with_headers(&headers));
         assert_refused(&connection.receive(), 401, AUTHENTICATION_FAILED);
     }
-    connection.send(&request.with_headers(&headers));
-    assert_eq!(connection.receive().status, 200);
+    let ((), answer) = in_time(|| {
+        connection.send(&request.with_headers(&headers));
+        ((), connection.receive())
+    });
+    assert_eq!(answer.status, 200, "{}", answer.text());
 }
 
 /// Flips one of the 256 bits that the last 64 hex digits stand for.

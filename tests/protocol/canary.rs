@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use support::caller::Caller;
+use support::collector::Collector;
 use support::daemon::Daemon;
 use support::process::Process;
 use support::request::{bare_body, base64, decrypt_body, encrypt_body, hex, unbase64};
@@ -111,7 +112,10 @@ fn no_secret_is_seen_anywhere() {
         let mut configuration = Configuration::new(vec![demo()]);
         configuration.log.insert("level", text("trace"));
         configuration.log.insert("format", text(format));
-        let daemon = Daemon::start(small_site(&configuration));
+        let collector = Collector::start();
+        let endpoint = format!("http://{}", collector.address);
+        let variables = [("XKSD_TRACES__OTLP_ENDPOINT", endpoint.as_str())];
+        let daemon = Daemon::start_with(small_site(&configuration), &variables);
         let kms = Caller::new(&daemon, &demo());
         let mut answers = exercise(&kms, PLAINTEXT);
         answers.push_str(&exercise_http2(&kms, PLAINTEXT));
@@ -139,6 +143,9 @@ fn no_secret_is_seen_anywhere() {
         let (_, log) = daemon.wait_exit();
         assert!(log.contains("TRACE"), "the log is at its most talkative");
         assert_silent(&format!("the {format} log"), &log, &secrets);
+        let traces = collector.bodies().concat();
+        assert!(!traces.is_empty(), "there are traces");
+        assert_silent("traces", &String::from_utf8_lossy(&traces), &secrets);
     }
 }
 

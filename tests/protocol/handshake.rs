@@ -133,7 +133,7 @@ fn key_exchanges() {
 }
 
 /// A client that shows this certificate, over this version of TLS.
-fn showing(
+pub(crate) fn showing(
     ca: &Path,
     version: &'static SupportedProtocolVersion,
     identity: Option<&Identity>,

@@ -4,12 +4,16 @@
 //! that only ask share one daemon, [`world::daemon`]; those that configure, stop or fill it have
 //! one of their own. They run in parallel and never sleep to let something happen.
 
+mod activation;
 mod authorization;
 mod aws_sample;
 mod bad_requests;
 mod bodies;
 mod canary;
+mod conformance;
 mod control;
+mod counts;
+mod credentials;
 mod drain;
 mod framing;
 mod handshake;
@@ -18,13 +22,18 @@ mod http2;
 mod isolation;
 mod key_kinds;
 mod listener;
+mod metrics;
 mod operations;
 mod quotas;
+mod reload;
+mod rotation;
 mod sharing;
 mod signatures;
 mod signers;
 mod specification;
+mod supervision;
 mod targets;
 mod tenants;
+mod traces;
 mod vectors;
 mod world;

@@ -16,7 +16,10 @@ fn a_plaintext_comes_back() {
         let aad = (!aad.is_empty()).then_some(&*aad);
         let sealed = kms.accepted("keys/demo-key/encrypt", &encrypt_body(&plaintext, aad));
         assert_eq!(unbase64(&sealed["ciphertext"]).len(), plaintext.len());
-        assert_ne!(unbase64(&sealed["ciphertext"]), plaintext);
+        // One byte is what it was in one of 256 ciphertexts.
+        if plaintext.len() > 1 {
+            assert_ne!(unbase64(&sealed["ciphertext"]), plaintext);
+        }
         assert_eq!(unbase64(&sealed["initializationVector"]).len(), 12);
         assert_eq!(unbase64(&sealed["authenticationTag"]).len(), 16);
         assert_eq!(unbase64(&sealed["ciphertextMetadata"]).len(), 13);

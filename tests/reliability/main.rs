@@ -4,14 +4,17 @@
 //! and gives a row of figures. The short forms are ordinary tests. The long ones are run, all of
 //! them, by `make soak`, which prints the rows as the table in `docs/reliability.md`.
 
+mod automatic;
 mod chaos;
 mod codes;
+mod credentials;
 mod figures;
 mod fleet;
 mod library;
 mod network;
 mod pin;
 mod quotas;
+mod reload;
 mod restart;
 mod rotation;
 mod soak;

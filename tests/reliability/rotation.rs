@@ -20,7 +20,7 @@ fn version(kms: &Caller) -> Option<u32> {
 
 /// Why requests failed, but for the time they took: the machine has other tests to run, and KMS asks
 /// again for what was late. Figures show these too.
-fn not_late(report: &Report) -> Vec<&str> {
+pub(crate) fn not_late(report: &Report) -> Vec<&str> {
     let late = ["DependencyTimeoutException", "ThrottlingException"];
     report.failed().into_keys().filter(|why| !late.contains(why)).collect()
 }

@@ -2,7 +2,10 @@
 
 use crate::figures::{HEAD, Row};
 use crate::world::{Isolation, Scale};
-use crate::{chaos, codes, fleet, library, network, pin, quotas, restart, rotation, writes};
+use crate::{
+    automatic, chaos, codes, credentials, fleet, library, network, pin, quotas, reload, restart,
+    rotation, writes,
+};
 
 /// A scenario's name for `SOAK_ONLY`, and itself.
 type Scenario = (&'static str, fn(Scale) -> Vec<Row>);
@@ -24,7 +27,9 @@ const SCENARIOS: &[Scenario] = &[
         let all = scenarios.map(|scenario| Isolation::BOTH.map(|mode| scenario(scale, mode)));
         all.into_iter().flatten().collect()
     }),
-    ("rotation", |scale| vec![rotation::rotated(scale)]),
+    ("reload", |scale| in_both(|isolation| vec![reload::reloaded(scale, isolation)])),
+    ("credentials", |scale| vec![credentials::rotated(scale)]),
+    ("rotation", |scale| vec![rotation::rotated(scale), automatic::raced(scale)]),
     ("writes", |scale| {
         let mut rows = writes::checked(scale);
         rows.extend([writes::unchecked(scale), writes::uncheckable(scale)]);

@@ -135,6 +135,10 @@ impl World {
 
     pub(crate) fn of(scale: Scale, daemon: Daemon) -> Self {
         let kms = Caller::new(&daemon, &demo());
+        Self::with_caller(scale, daemon, kms)
+    }
+
+    pub(crate) fn with_caller(scale: Scale, daemon: Daemon, kms: Caller) -> Self {
         Self { daemon, kms, vault: Vault::new(), scale }
     }
 

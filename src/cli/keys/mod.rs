@@ -2,9 +2,12 @@
 
 mod birth;
 mod change;
+mod counts;
 mod destroy;
 mod freeze;
 mod herald;
+mod import;
+mod replicate;
 mod scope;
 mod show;
 mod verify;
@@ -28,6 +31,14 @@ pub(super) enum Keys {
     Describe(show::Describe),
     /// Make a new version of a key: it encrypts from now on, all older ones still decrypt
     Rotate(birth::Rotate),
+    /// Write the public keys under which key material can be encrypted for import
+    ImportParameters(import::ImportParameters),
+    /// Make a key from material of your own, or its next version
+    Import(import::Import),
+    /// Have a token's security officer trust the wrapping keys of the others, for `replicate`
+    Trust(replicate::Trust),
+    /// Bring a key to tokens that lack it, if it was made so that it can
+    Replicate(replicate::Replicate),
     /// Stop a key: daemons refuse it within one catalogue_interval
     Disable(change::Disable),
     /// Put a disabled key in use again
@@ -49,11 +60,17 @@ pub(super) enum Keys {
 impl Keys {
     /// Does not return after an HSM was used: modules do not survive an ordinary exit.
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
+        // The PIN is in it, and key material that is imported.
+        crate::daemon::hide_memory();
         let outcome = match self {
             Self::Create(create) => create.run(),
             Self::List(list) => list.run(),
             Self::Describe(describe) => describe.run(),
             Self::Rotate(rotate) => rotate.run(),
+            Self::ImportParameters(parameters) => parameters.run(),
+            Self::Import(import) => import.run(),
+            Self::Trust(trust) => trust.run(),
+            Self::Replicate(replicate) => replicate.run(),
             Self::Disable(disable) => disable.run(),
             Self::Enable(enable) => enable.run(),
             Self::ScheduleDeletion(schedule) => schedule.run(),
@@ -88,9 +105,15 @@ impl Keys {
                 (&target.scope, target.dry_run)
             }
             Self::Destroy(destroy) => (&destroy.scope, destroy.dry_run),
+            Self::Import(import) => (&import.scope, import.dry_run),
+            Self::Trust(trust) => (&trust.scope, trust.dry_run),
+            Self::Replicate(replicate) => (&replicate.scope, replicate.dry_run),
             Self::Freeze(freeze::Freeze { target })
             | Self::Unfreeze(freeze::Unfreeze { target }) => (&target.scope, target.dry_run),
-            Self::List(_) | Self::Describe(_) | Self::Verify(_) => return None,
+            // The wrapping keys that are made for an import are no external keys.
+            Self::ImportParameters(_) | Self::List(_) | Self::Describe(_) | Self::Verify(_) => {
+                return None;
+            }
         };
         (!dry_run).then_some(scope)
     }

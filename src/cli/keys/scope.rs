@@ -8,11 +8,13 @@ use clap::Args;
 
 use super::super::ConfigFile;
 use super::super::startup::{Surroundings, configuration, configuration_for_modules};
+use super::counts::Reading;
 use super::{Exit, Failure};
 use crate::config::{Config, Token};
 use crate::hsm::codes;
 use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::pkcs11::{Library, Pkcs11Backend};
+use crate::hsm::transport::Officer;
 use crate::keystore;
 use crate::lifecycle::{Error, Office, Refusal};
 use crate::metrics::Metrics;
@@ -51,34 +53,30 @@ impl Scope {
 
     /// Connects to the tokens that are meant. Those that fail are noted by the office.
     pub(super) fn open(&self, unnamed: Unnamed) -> Result<Office, Failure> {
+        Ok(self.meant(unnamed)?.open())
+    }
+
+    /// The same, and what is counted of their keys' encryptions, if that can be read.
+    pub(super) fn open_with_counts(
+        &self,
+        unnamed: Unnamed,
+    ) -> Result<(Office, Option<Reading>), Failure> {
+        let (config, names) = self.config(unnamed)?;
+        Ok((Meant::new(&config, &names)?.open(), Reading::of(&config, &names)))
+    }
+
+    /// The tokens that are meant. The process may begin anew here, with their environment: what is
+    /// read before, from standard input for one, is lost then.
+    pub(super) fn meant(&self, unnamed: Unnamed) -> Result<Meant, Failure> {
+        let (config, names) = self.config(unnamed)?;
+        Meant::new(&config, &names)
+    }
+
+    fn config(&self, unnamed: Unnamed) -> Result<(Config, Vec<TokenName>), Failure> {
         let names = self.names(&configuration(&self.config)?, unnamed)?;
         let is_meant = |name: &TokenName, _: &Token| names.contains(name);
         let config = configuration_for_modules(&self.config, Surroundings::Ours, is_meant)?;
-        let tokens: Vec<_> =
-            names.iter().filter_map(|name| config.tokens.get_key_value(name)).collect();
-        let metrics = Metrics::new();
-        let mut libraries: HashMap<&Path, (&TokenName, Arc<Library>)> = HashMap::new();
-        let mut office = Vec::with_capacity(tokens.len());
-        for &(name, token) in &tokens {
-            let (first, library) = libraries.entry(&token.module).or_insert_with(|| {
-                let library = Library::new(&token.module);
-                (name, Arc::new(library.with_initialization(token.initialization.clone())))
-            });
-            // A module is initialised once in a process: it would show the other's token.
-            if config.tokens[*first].initialization != token.initialization {
-                let failure = format!(
-                    "tokens `{first}` and `{name}` want their module initialised differently"
-                );
-                let hint = "--token takes one of them at a time";
-                return Err(Failure::new(Exit::Config, failure).hint(hint));
-            }
-            let (selector, pin) = (token.selector.clone(), token.pin.expose().clone());
-            let metrics = metrics.token(name);
-            let backend = Pkcs11Backend::new(library.clone(), selector, Secret::new(pin), metrics);
-            let session = backend.with_profile(token.profile).administer();
-            office.push((name.clone(), session));
-        }
-        Ok(Office::new(office))
+        Ok((config, names))
     }
 
     /// A key store that writes ciphertexts which can't name a version, if one of those that have the
@@ -133,6 +131,60 @@ impl Scope {
             return Err(Failure::new(Exit::Usage, failure).hint(known));
         }
         Ok(tokens)
+    }
+}
+
+/// The ways to the tokens that are meant.
+pub(super) struct Meant(Vec<(TokenName, Pkcs11Backend)>);
+
+impl Meant {
+    fn new(config: &Config, names: &[TokenName]) -> Result<Self, Failure> {
+        let tokens: Vec<_> =
+            names.iter().filter_map(|name| config.tokens.get_key_value(name)).collect();
+        let metrics = Metrics::new();
+        let mut libraries: HashMap<&Path, (&TokenName, Arc<Library>)> = HashMap::new();
+        let mut backends = Vec::with_capacity(tokens.len());
+        for &(name, token) in &tokens {
+            let (first, library) = libraries.entry(&token.module).or_insert_with(|| {
+                let library = Library::new(&token.module);
+                (name, Arc::new(library.with_initialization(token.initialization.clone())))
+            });
+            // A module is initialised once in a process: it would show the other's token.
+            if config.tokens[*first].initialization != token.initialization {
+                let failure = format!(
+                    "tokens `{first}` and `{name}` want their module initialised differently"
+                );
+                let hint = "--token takes one of them at a time";
+                return Err(Failure::new(Exit::Config, failure).hint(hint));
+            }
+            let (selector, pin) = (token.selector.clone(), token.pin.expose().clone());
+            let metrics = metrics.token(name);
+            let backend = Pkcs11Backend::new(library.clone(), selector, Secret::new(pin), metrics);
+            backends.push((name.clone(), backend.with_profile(token.profile)));
+        }
+        Ok(Self(backends))
+    }
+
+    /// Their names, in the order of the group.
+    pub(super) fn names(&self) -> impl Iterator<Item = &TokenName> {
+        self.0.iter().map(|(name, _)| name)
+    }
+
+    /// Connects to them. Those that fail are noted by the office.
+    pub(super) fn open(&self) -> Office {
+        Office::new(self.0.iter().map(|(name, backend)| (name.clone(), backend.administer())))
+    }
+
+    /// Connects to one of them as its security officer.
+    pub(super) fn officer(
+        &self,
+        token: &TokenName,
+        pin: &Secret<String>,
+    ) -> Result<Box<dyn Officer>, Fault> {
+        let why = "it is none of the tokens that are meant";
+        let unknown = Fault::refused(FaultKind::TokenLost, "C_GetSlotList", why);
+        let meant = self.0.iter().find(|(name, _)| name == token);
+        meant.ok_or(unknown)?.1.officer(pin.expose())
     }
 }
 

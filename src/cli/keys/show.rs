@@ -6,10 +6,11 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::super::failure::{print, say};
+use super::counts::Reading;
 use super::scope::{Scope, Unnamed, conclude, token_failure};
 use super::{Failure, words};
 use crate::hsm::backend::Protection;
-use crate::hsm::state::VersionStatus;
+use crate::hsm::state::{Origin, VersionStatus};
 use crate::lifecycle::{Held, Object, Office, Refusal, Survey};
 use crate::names::{ExternalKeyId, TokenName};
 
@@ -64,7 +65,8 @@ impl List {
 
 impl Describe {
     pub(super) fn run(&self) -> Result<(), Failure> {
-        let mut office = self.scope.open(Unnamed::Group)?;
+        let (mut office, counts) = self.scope.open_with_counts(Unnamed::Group)?;
+        let counts = counts.as_ref();
         let survey = match office.survey(&self.id) {
             Ok(survey) if survey.versions.is_empty() => {
                 return conclude(&office, &self.id, Err(Refusal::NoSuchKey.into()));
@@ -76,8 +78,10 @@ impl Describe {
             survey.versions.iter().map(|held| described(&mut office, held)).collect();
         let text = if self.json {
             let (status, fault) = status(&survey);
-            let versions: Vec<_> =
-                versions.iter().map(|version| in_detail(&office, version)).collect();
+            let versions: Vec<_> = versions
+                .iter()
+                .map(|version| in_detail(&office, &self.id, version, counts))
+                .collect();
             let failed = words::failures(office.failures());
             let id = self.id.as_str();
             let mut key = json!({
@@ -88,7 +92,7 @@ impl Describe {
             }
             format!("{key:#}\n")
         } else {
-            versions.iter().map(|version| in_lines(&office, version)).collect()
+            versions.iter().map(|version| in_lines(&office, &self.id, version, counts)).collect()
         };
         print(&text)?;
         conclude(&office, &self.id, Ok(()))
@@ -146,6 +150,7 @@ fn in_text(token: &TokenName, survey: &Survey) -> String {
             let (spec, usage) =
                 (words::spec(&attributes.kind), words::usage_words(attributes.usage));
             let mut rest = format!("v{} {spec} {usage}", newest.version);
+            rest.push_str(&origin(newest));
             if let Some(date) = newest.state.as_ref().and_then(|state| state.deletion) {
                 let _ = write!(rest, " deletion {}", date.iso());
             }
@@ -161,7 +166,20 @@ fn in_text(token: &TokenName, survey: &Survey) -> String {
     format!("{id:<32} {token:<16} {status:<9} {rest}{pending}\n")
 }
 
-fn in_detail(office: &Office, described: &Described<'_>) -> Value {
+/// Where the key material came from, if it ever was outside of its token.
+fn origin(held: &Held) -> String {
+    match held.state.as_ref().map(|state| state.origin) {
+        None | Some(Origin::Generated) => String::new(),
+        Some(origin) => format!(" {}", origin.as_str()),
+    }
+}
+
+fn in_detail(
+    office: &Office,
+    id: &ExternalKeyId,
+    described: &Described<'_>,
+    counts: Option<&Reading>,
+) -> Value {
     let mut version = words::version(described.held);
     let object = |(object, kept): &(&Object, Protection)| {
         let state = object.state.as_ref();
@@ -176,12 +194,18 @@ fn in_detail(office: &Office, described: &Described<'_>) -> Value {
         })
     };
     version["objects"] = described.objects.iter().map(object).collect();
+    version["encryptions"] = counts.map(|counts| counts.in_json(id, described.held)).into();
     version["missing"] =
         described.missing.iter().map(|&token| Value::from(office.name(token).as_str())).collect();
     version
 }
 
-fn in_lines(office: &Office, described: &Described<'_>) -> String {
+fn in_lines(
+    office: &Office,
+    id: &ExternalKeyId,
+    described: &Described<'_>,
+    counts: Option<&Reading>,
+) -> String {
     let Described { held, objects, missing } = described;
     let attributes = &held.objects[0].attributes;
     let mut text = format!(
@@ -193,6 +217,7 @@ fn in_lines(office: &Office, described: &Described<'_>) -> String {
         words::usage_words(attributes.usage),
     );
     let mut add = |words: String| text.push_str(&words);
+    add(origin(held));
     if let Some(state) = &held.state {
         add(format!(" created {}", state.created.iso()));
         if let Some(date) = state.deletion {
@@ -200,6 +225,9 @@ fn in_lines(office: &Office, described: &Described<'_>) -> String {
         }
     }
     add("\n".to_owned());
+    if let Some(counts) = counts {
+        add(counts.in_text(id, held));
+    }
     for (object, kept) in objects {
         let status = object.state.as_ref().map_or("foreign", |state| state.status.as_str());
         let epoch = object.state.as_ref().map_or(0, |state| state.epoch);
@@ -214,7 +242,10 @@ fn in_lines(office: &Office, described: &Described<'_>) -> String {
             office.name(object.token).as_str(),
             check.as_deref().unwrap_or("not told"),
             flag(kept.sensitive),
-            flag(kept.extractable),
+            match (kept.extractable, kept.wrap_with_trusted) {
+                (Some(true), Some(true)) => "under trusted keys",
+                (extractable, _) => flag(extractable),
+            },
         ));
     }
     for &token in missing {

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::hsm::backend::Protection;
 use crate::hsm::key::{CheckValue, KeyKind, Usage};
+use crate::hsm::state::Origin;
 use crate::lifecycle::{Failed, Held, Office, Write};
 
 pub(super) fn spec(kind: &KeyKind) -> String {
@@ -49,7 +50,8 @@ pub(super) fn version(held: &Held) -> Value {
         "epoch": state.map(|state| state.epoch),
         "created": state.map(|state| state.created.iso()),
         "deletion": state.and_then(|state| state.deletion).map(|date| date.iso()),
-        "replicable": state.is_some_and(|state| state.replicable),
+        "origin": state.map(|state| state.origin.as_str()),
+        "replicable": state.is_some_and(|state| state.origin == Origin::Replicable),
         "key_spec": spec(&attributes.kind),
         "usage": usages(attributes.usage),
         "check_value": check_value(attributes.check_value),
@@ -65,6 +67,8 @@ pub(super) fn protection(protection: Protection) -> Value {
         extractable,
         never_extractable,
         modifiable,
+        wrap_with_trusted,
+        value_len,
     } = protection;
     json!({
         "token": token,
@@ -74,7 +78,22 @@ pub(super) fn protection(protection: Protection) -> Value {
         "extractable": extractable,
         "never_extractable": never_extractable,
         "modifiable": modifiable,
+        "wrap_with_trusted": wrap_with_trusted,
+        "value_len": value_len,
     })
+}
+
+/// The names of all tokens that a command is about.
+pub(super) fn tokens(office: &Office) -> Vec<&str> {
+    (0..office.len()).map(|token| office.name(token).as_str()).collect()
+}
+
+/// The same for people.
+pub(super) fn place(office: &Office) -> String {
+    match tokens(office).as_slice() {
+        [only] => format!("token `{only}`"),
+        several => format!("tokens `{}`", several.join("`, `")),
+    }
 }
 
 /// A state that was, or is to be, written.

@@ -8,7 +8,10 @@
 //!
 //! The generator knows nothing of HTTP: it drives [`Target`]s. [`target`] has that of XKS.
 
+pub mod capacity;
 mod pace;
+pub mod plot;
+pub mod ratios;
 pub mod recorder;
 pub mod report;
 pub mod target;
@@ -63,13 +66,32 @@ pub struct Plan {
     pub requests: Option<u64>,
 }
 
-/// Puts load on targets, one worker each, until the plan is through or `stop` is set.
+/// What goes on between a run and those who watch it.
+#[derive(Debug, Default)]
+pub struct Control {
+    /// Ends the run early.
+    pub stop: AtomicBool,
+    /// Good answers so far, those of the warm-up among them.
+    pub answered: AtomicU64,
+    /// Failures so far.
+    pub failed: AtomicU64,
+}
+
+impl Control {
+    fn count<E>(&self, outcome: &Result<(), E>) {
+        let counter = if outcome.is_ok() { &self.answered } else { &self.failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Puts load on targets, one worker each, until the plan is through or is stopped.
 ///
 /// # Panics
 /// Where a target does.
-pub async fn run<T: Target>(plan: Plan, targets: Vec<T>, stop: Arc<AtomicBool>) -> Recorder {
+pub async fn run<T: Target>(plan: Plan, targets: Vec<T>, control: Arc<Control>) -> Recorder {
     let start = Instant::now();
-    let clock = Clock { from: start + plan.warmup, to: start + plan.warmup + plan.duration, stop };
+    let (from, to) = (start + plan.warmup, start + plan.warmup + plan.duration);
+    let clock = Clock { from, to, control };
     let mut workers = JoinSet::new();
     match plan.kind {
         Loop::Closed => {
@@ -84,7 +106,7 @@ pub async fn run<T: Target>(plan: Plan, targets: Vec<T>, stop: Arc<AtomicBool>) 
             let all = schedule.slots_within(plan.warmup + plan.duration);
             let total = plan.requests.map_or(all, |most| all.min(warmup.saturating_add(most)));
             let slots = Arc::new(Slots::new(schedule, total));
-            pacer.start(slots.clone(), targets.len(), clock.stop.clone());
+            pacer.start(slots.clone(), targets.len(), clock.control.clone());
             let cutoff = schedule.due(total) + grace;
             for target in targets {
                 workers.spawn(open(target, clock.clone(), slots.clone(), cutoff));
@@ -103,12 +125,12 @@ pub async fn run<T: Target>(plan: Plan, targets: Vec<T>, stop: Arc<AtomicBool>) 
 struct Clock {
     from: Instant,
     to: Instant,
-    stop: Arc<AtomicBool>,
+    control: Arc<Control>,
 }
 
 impl Clock {
     fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.control.stop.load(Ordering::Relaxed)
     }
 }
 
@@ -125,6 +147,7 @@ async fn closed<T: Target>(mut target: T, clock: Clock, left: Arc<AtomicU64>) ->
             return recorder;
         }
         let outcome = target.call().await;
+        clock.control.count(&outcome);
         recorder.record(sent, Instant::now(), outcome);
     }
 }
@@ -146,6 +169,7 @@ async fn open<T: Target>(
         } else {
             target.call().await
         };
+        clock.control.count(&outcome);
         recorder.record(due, Instant::now(), outcome);
     }
     recorder
@@ -282,12 +306,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stopped_run_ends_with_what_it_has() {
         for kind in [Loop::Closed, at_rate(100.0)] {
-            let stop = Arc::new(AtomicBool::new(false));
+            let control = Arc::<Control>::default();
             let long = Plan { duration: Duration::from_secs(1_000_000), ..plan(kind) };
-            let running = tokio::spawn(run(long, vec![Server::new(1)], stop.clone()));
+            let running = tokio::spawn(run(long, vec![Server::new(1)], control.clone()));
             tokio::time::sleep(Duration::from_millis(95)).await;
-            stop.store(true, Ordering::Relaxed);
+            assert!(control.answered.load(Ordering::Relaxed) >= 9, "{kind:?}");
+            control.stop.store(true, Ordering::Relaxed);
             let measured = running.await.unwrap();
+            let counted = control.answered.load(Ordering::Relaxed);
+            assert_eq!(
+                (counted, control.failed.load(Ordering::Relaxed)),
+                (measured.answered.len(), 0)
+            );
             assert!((9..=100).contains(&measured.answered.len()), "{kind:?}");
         }
     }

@@ -1,12 +1,14 @@
 //! The clock of an open loop: when each request is due, and who waits for that moment.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+
+use super::Control;
 
 /// Longest sleep of a pacer, so that it sees soon that it was stopped.
 const LONGEST_SLEEP: Duration = Duration::from_millis(50);
@@ -74,8 +76,8 @@ pub enum Pacer {
 impl Pacer {
     /// Releases the slots in the background, and at the end one more for each worker, so that
     /// all of them see the end.
-    pub(super) fn start(self, slots: Arc<Slots>, workers: usize, stop: Arc<AtomicBool>) {
-        let is_stopped = move || stop.load(Ordering::Relaxed);
+    pub(super) fn start(self, slots: Arc<Slots>, workers: usize, control: Arc<Control>) {
+        let is_stopped = move || control.stop.load(Ordering::Relaxed);
         match self {
             Self::Thread => drop(thread::spawn(move || {
                 for slot in 0..slots.total {

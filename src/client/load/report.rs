@@ -14,7 +14,7 @@ pub struct Report {
     /// Where the load went.
     pub url: String,
     /// The operation, as the command line names it.
-    pub operation: &'static str,
+    pub operation: String,
     /// `closed` or `open`.
     pub mode: &'static str,
     /// Open loop: requests per second that were asked for.
@@ -27,6 +27,9 @@ pub struct Report {
     pub concurrency: usize,
     /// Connections kept.
     pub connections: usize,
+    /// Whether each request had a connection of its own instead: `rate` is then that of new
+    /// connections.
+    pub new_connections: bool,
     /// Connections that were lost and made again.
     pub reconnected: u64,
     /// Bytes of plaintext.
@@ -86,7 +89,7 @@ pub struct Setting {
     /// Where the load went.
     pub url: String,
     /// The operation, as the command line names it.
-    pub operation: &'static str,
+    pub operation: String,
     /// `HTTP/1.1` or `HTTP/2`.
     pub http: &'static str,
     /// Whether TLS was spoken.
@@ -95,6 +98,9 @@ pub struct Setting {
     pub concurrency: usize,
     /// Connections kept.
     pub connections: usize,
+    /// Whether each request had a connection of its own instead: `rate` is then that of new
+    /// connections.
+    pub new_connections: bool,
     /// Bytes of plaintext.
     pub plaintext_size: usize,
 }
@@ -106,8 +112,8 @@ impl Report {
             Loop::Closed => ("closed", None),
             Loop::Open { rate, .. } => ("open", Some(rate)),
         };
-        let Setting { url, operation, http, tls, concurrency, connections, plaintext_size } =
-            setting;
+        let Setting { url, operation, http, tls, concurrency, connections, .. } = setting;
+        let Setting { new_connections, plaintext_size, .. } = setting;
         let (ok, failed) = (measured.answered.len(), measured.failed.len());
         Self {
             url,
@@ -118,6 +124,7 @@ impl Report {
             tls,
             concurrency,
             connections,
+            new_connections,
             reconnected,
             plaintext_size,
             elapsed_s: rounded(measured.elapsed().as_secs_f64()),
@@ -128,6 +135,11 @@ impl Report {
             latency_us: Latency::of(&measured.answered),
             error_latency_us: Latency::of(&measured.failed),
         }
+    }
+
+    /// Whether all answers were good, and there were any.
+    pub fn is_good(&self) -> bool {
+        self.errors.is_empty() && self.ok > 0
     }
 
     /// One line, without its end.
@@ -151,7 +163,10 @@ impl fmt::Display for Report {
             Some(rate) => write!(f, "open loop, {rate} due per second")?,
         }
         let (concurrency, connections) = (self.concurrency, self.connections);
-        writeln!(f, ", {concurrency} at once, {connections} connections")?;
+        match self.new_connections {
+            true => writeln!(f, ", {concurrency} at once, each on a new connection")?,
+            false => writeln!(f, ", {concurrency} at once, {connections} connections")?,
+        }
         let Self { ok, rate, elapsed_s, .. } = self;
         writeln!(f, "{ok} good answers in {elapsed_s:.2} s: {rate:.0} per second")?;
         if let Some(latency) = &self.latency_us {
@@ -190,11 +205,12 @@ mod tests {
     fn setting() -> Setting {
         Setting {
             url: "https://h/kms/xks/v1".to_owned(),
-            operation: "encrypt",
+            operation: "encrypt".to_owned(),
             http: "HTTP/1.1",
             tls: true,
             concurrency: 4,
             connections: 2,
+            new_connections: false,
             plaintext_size: 32,
         }
     }
@@ -228,7 +244,7 @@ mod tests {
         let expected = serde_json::json!({
             "url": "https://h/kms/xks/v1", "operation": "encrypt", "mode": "closed",
             "target_rate": null, "http": "HTTP/1.1", "tls": true, "concurrency": 4,
-            "connections": 2, "reconnected": 1, "plaintext_size": 32, "elapsed_s": 2.0,
+            "connections": 2, "new_connections": false, "reconnected": 1, "plaintext_size": 32, "elapsed_s": 2.0,
             "requests": 4, "ok": 3, "errors": {"ThrottlingException": 1}, "rate": 1.5,
             "latency_us": same(2000), "error_latency_us": same(failed),
         });

@@ -1,4 +1,5 @@
-//! A proxy under load: one operation, again and again, over connections that are kept.
+//! A proxy under load: operations in turn, again and again, over connections that are kept or new
+//! ones.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -36,6 +37,62 @@ pub enum Workload {
     Health,
 }
 
+/// Operations, and how often each is asked for among the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mix(Vec<(Workload, u32)>);
+
+impl Mix {
+    /// These, by weight. `None` where there are none, or one has no weight or stands twice.
+    pub fn new(parts: Vec<(Workload, u32)>) -> Option<Self> {
+        let is_sound = |(at, (workload, weight)): (usize, &(Workload, u32))| {
+            *weight > 0 && parts[..at].iter().all(|(other, _)| other != workload)
+        };
+        let all_sound = !parts.is_empty() && parts.iter().enumerate().all(is_sound);
+        all_sound.then_some(Self(parts))
+    }
+
+    /// One round of turns, as indices of the parts: each as often as its weight says, spread evenly.
+    fn turns(&self) -> Vec<usize> {
+        let total: u32 = self.0.iter().map(|(_, weight)| weight).sum();
+        let mut credit = vec![0_i64; self.0.len()];
+        let mut turns = Vec::new();
+        for _ in 0..total {
+            for (credit, (_, weight)) in credit.iter_mut().zip(&self.0) {
+                *credit += i64::from(*weight);
+            }
+            // The first of those with most credit.
+            let most = *credit.iter().max().expect("there is a part");
+            let next = credit.iter().position(|credit| *credit == most).expect("it was found");
+            credit[next] -= i64::from(total);
+            turns.push(next);
+        }
+        turns
+    }
+}
+
+/// What becomes of a connection after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renewal {
+    /// It is used again.
+    Keep,
+    /// Each request has a connection of its own, whose making counts as part of its latency.
+    Always,
+}
+
+/// What a proxy is to be loaded with.
+pub struct Load<'a> {
+    /// With which key.
+    pub key: &'a ExternalKeyId,
+    /// What is asked for.
+    pub mix: &'a Mix,
+    /// What is encrypted.
+    pub plaintext: Plaintext,
+    /// How many connections are kept.
+    pub connections: usize,
+    /// Whether they are.
+    pub renewal: Renewal,
+}
+
 impl Workload {
     /// The operation's name in the protocol.
     fn operation(self) -> &'static str {
@@ -52,9 +109,12 @@ impl Workload {
 pub struct Bench {
     connector: Connector,
     signer: Signer,
-    workload: Workload,
     plaintext: Plaintext,
-    operations: Vec<Prepared>,
+    renewal: Renewal,
+    /// What each part of the mix sends in turn.
+    operations: Vec<(Workload, Vec<Prepared>)>,
+    /// Whose turn it is, round after round.
+    turns: Vec<usize>,
     connections: Vec<Mutex<Option<Connection>>>,
     /// Connections made in place of lost ones.
     reconnected: AtomicU64,
@@ -84,45 +144,59 @@ impl Bench {
     pub async fn prepare(
         connector: Connector,
         signer: Signer,
-        (key, workload): (&ExternalKeyId, Workload),
-        plaintext: Plaintext,
-        connections: usize,
+        load: Load<'_>,
     ) -> Result<Self, PrepareError> {
-        let request_id = "xksd-bench";
-        let caller = Caller::made_up(signer.region(), request_id);
-        let endpoint = signer.endpoint();
-        let input = encryption(workload, &plaintext);
+        let Load { key, mix, plaintext, connections, renewal } = load;
+        let caller = Caller::made_up(signer.region(), "xksd-bench");
         let mut pool = Vec::with_capacity(connections);
         for _ in 0..connections.max(1) {
             pool.push(connector.connect().await?);
         }
-        let operations = match workload {
-            Workload::Health => vec![Prepared::health(endpoint, &caller)],
-            Workload::Metadata => vec![Prepared::metadata(endpoint, key, &caller)],
-            Workload::Encrypt | Workload::EncryptCdiv => {
-                vec![Prepared::encrypt(endpoint, key, &caller, &input)]
-            }
-            Workload::Decrypt => {
-                let mut operations = Vec::with_capacity(CIPHERTEXTS);
-                for _ in 0..CIPHERTEXTS {
-                    let sealed = pool[0].encrypt(&signer, &caller, key, &input).await;
-                    let sealed = sealed
-                        .map_err(|cause| PrepareError::First { operation: "Encrypt", cause })?;
-                    operations.push(Prepared::decrypt(endpoint, key, &caller, &sealed, AAD));
+        let mut operations = Vec::with_capacity(mix.0.len());
+        for (workload, _) in &mix.0 {
+            let workload = *workload;
+            let input = encryption(workload, &plaintext);
+            let endpoint = signer.endpoint();
+            let prepared = match workload {
+                Workload::Health => vec![Prepared::health(endpoint, &caller)],
+                Workload::Metadata => vec![Prepared::metadata(endpoint, key, &caller)],
+                Workload::Encrypt | Workload::EncryptCdiv => {
+                    vec![Prepared::encrypt(endpoint, key, &caller, &input)]
                 }
-                operations
-            }
-        };
+                Workload::Decrypt => {
+                    let mut decryptions = Vec::with_capacity(CIPHERTEXTS);
+                    for _ in 0..CIPHERTEXTS {
+                        let sealed = pool[0].encrypt(&signer, &caller, key, &input).await;
+                        let sealed = sealed
+                            .map_err(|cause| PrepareError::First { operation: "Encrypt", cause })?;
+                        decryptions.push(Prepared::decrypt(endpoint, key, &caller, &sealed, AAD));
+                    }
+                    decryptions
+                }
+            };
+            operations.push((workload, prepared));
+        }
         let connections = pool.into_iter().map(|connection| Mutex::new(Some(connection))).collect();
-        let reconnected = AtomicU64::new(0);
-        let bench =
-            Self { connector, signer, workload, plaintext, operations, connections, reconnected };
-        let first = match bench.call(0, &bench.operations[0]).await {
-            Ok(answer) => bench.check(&answer),
-            Err(AttemptError::Call(cause)) => Err(cause),
-            Err(AttemptError::Connect(cause)) => return Err(cause.into()),
+        let (turns, reconnected) = (mix.turns(), AtomicU64::new(0));
+        let bench = Self {
+            connector,
+            signer,
+            plaintext,
+            renewal,
+            operations,
+            turns,
+            connections,
+            reconnected,
         };
-        first.map_err(|cause| PrepareError::First { operation: workload.operation(), cause })?;
+        for (workload, prepared) in &bench.operations {
+            let first = match bench.call(0, &prepared[0]).await {
+                Ok(answer) => bench.check(*workload, &answer),
+                Err(AttemptError::Call(cause)) => Err(cause),
+                Err(AttemptError::Connect(cause)) => return Err(cause.into()),
+            };
+            let operation = workload.operation();
+            first.map_err(|cause| PrepareError::First { operation, cause })?;
+        }
         Ok(bench)
     }
 
@@ -143,8 +217,12 @@ impl Bench {
             .collect()
     }
 
-    /// Sends over one of the connections, made again first if it was lost.
+    /// Sends over one of the connections, made again first if it was lost, or over a new one.
     async fn call(&self, number: usize, operation: &Prepared) -> Result<RawAnswer, AttemptError> {
+        if self.renewal == Renewal::Always {
+            let mut connection = self.connector.connect().await?;
+            return Ok(connection.call(&self.signer, operation).await?);
+        }
         let mut place = self.connections[number].lock().await;
         let connection = match place.take().filter(|connection| !connection.is_closed()) {
             Some(connection) => place.insert(connection),
@@ -168,12 +246,12 @@ impl Bench {
     }
 
     /// Whether an answer is the right one, as KMS would see it.
-    fn check(&self, answer: &RawAnswer) -> Result<(), CallError> {
-        match self.workload {
+    fn check(&self, workload: Workload, answer: &RawAnswer) -> Result<(), CallError> {
+        match workload {
             Workload::Health => answer::health(answer).map(drop),
             Workload::Metadata => answer::metadata(answer).map(drop),
             Workload::Encrypt | Workload::EncryptCdiv => {
-                answer::encrypt(answer, &encryption(self.workload, &self.plaintext)).map(drop)
+                answer::encrypt(answer, &encryption(workload, &self.plaintext)).map(drop)
             }
             Workload::Decrypt => {
                 if answer::decrypt(answer)? == self.plaintext {
@@ -225,14 +303,37 @@ pub struct Worker {
 impl Target for Worker {
     async fn call(&mut self) -> Result<(), String> {
         let bench = &self.bench;
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % bench.operations.len();
-        match bench.call(self.connection, &bench.operations[turn]).await {
-            Ok(answer) => bench.check(&answer).map_err(|error| error.label().to_owned()),
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let (workload, prepared) = &bench.operations[bench.turns[turn % bench.turns.len()]];
+        match bench.call(self.connection, &prepared[turn % prepared.len()]).await {
+            Ok(answer) => bench.check(*workload, &answer).map_err(|error| error.label().to_owned()),
             Err(AttemptError::Call(error)) => Err(error.label().to_owned()),
             Err(AttemptError::Connect(_)) => {
                 tokio::time::sleep(CONNECT_PAUSE).await;
                 Err("(cannot connect)".to_owned())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mix_is_spread_evenly() {
+        let mix = |parts: &[(Workload, u32)]| Mix::new(parts.to_vec());
+        let two = mix(&[(Workload::Encrypt, 3), (Workload::Decrypt, 1)]).unwrap();
+        assert_eq!(two.turns(), [0, 0, 1, 0]);
+        let one = mix(&[(Workload::Health, 1)]).unwrap();
+        assert_eq!(one.turns(), [0]);
+        let three =
+            mix(&[(Workload::Encrypt, 2), (Workload::Decrypt, 2), (Workload::Health, 1)]).unwrap();
+        let turns = three.turns();
+        let counts = [0, 1, 2].map(|part| turns.iter().filter(|turn| **turn == part).count());
+        assert_eq!(counts, [2, 2, 1]);
+        assert!(mix(&[]).is_none());
+        assert!(mix(&[(Workload::Encrypt, 0)]).is_none());
+        assert!(mix(&[(Workload::Encrypt, 1), (Workload::Encrypt, 1)]).is_none());
     }
 }

@@ -46,6 +46,21 @@ fn a_value_at_fault_is_named_with_what_is_allowed() {
         ("key_quota.rate = 5", "keystores.demo.key_quota.rate: is no known key"),
         ("quota = 1800", "keystores.demo.quota: must be a section"),
     ];
+    let traces = [
+        ("sample_ratio = 1.5", "traces.sample_ratio = 1.5: must be a number from 0.0 to 1.0"),
+        ("sample_ratio = \"1\"", "traces.sample_ratio = 1: must be a number, without quotes"),
+        ("otlp_endpoint = \"http://10.0.0.1:4318\"", "plain http is for loopback addresses only"),
+        ("otlp_endpoint = \"localhost:4318\"", "not of the form https://host[:port][/prefix]"),
+        ("otlp_ca = \"no.pem\"", "traces.otlp_ca = \"no.pem\": cannot read the CA certificates"),
+        ("endpoint = \"http://[::1]:4318\"", "traces.endpoint: is no known key"),
+        (
+            "otlp_endpoint = \"http://[::1]:4318\"\notlp_ca = \"server.pem\"",
+            "traces.otlp_ca: is for https, and otlp_endpoint is plain http",
+        ),
+    ];
+    for (line, said) in traces {
+        one(&dir, &and("listen = \"127.0.0.1:9443\"", &format!("\n[traces]\n{line}")), said);
+    }
     for (line, said) in quota {
         one(&dir, &and("[keystores.demo]", line), said);
     }
@@ -137,6 +152,43 @@ fn a_value_at_fault_is_named_with_what_is_allowed() {
     for (old, new, said) in replaced {
         one(&dir, &with(old, new), said);
     }
+}
+
+#[test]
+fn what_counts_encryptions_wants_a_place_for_them() {
+    let dir = Dir::new();
+    let without = "needs a directory where encryptions are counted";
+    for (line, key) in [
+        ("encryption_limit.at_limit = \"refuse\"", "encryption_limit.at_limit"),
+        ("encryption_limit.warn_percent = 50", "encryption_limit.warn_percent"),
+        ("rotation.before = 1000", "rotation.before"),
+    ] {
+        let toml = and("[keystores.demo]", line);
+        one(&dir, &toml, &format!("keystores.demo.{key}: {without}"));
+        assert!(dir.load(&toml, &[("STATE_DIRECTORY", "/var/lib/xksd")]).is_ok(), "{line}");
+        assert!(dir.faults_with(&toml, &[("STATE_DIRECTORY", "")]).len() == 1, "{line}");
+    }
+    dir.load(&and("[keystores.demo]", "rotation.every = \"30d\""), &[]).unwrap();
+    let with_state = |line: &str| {
+        and("[keystores.demo]", line).replace("[ops]", "[state]\ndirectory = \"x\"\n\n[ops]")
+    };
+    for (line, said) in [
+        ("encryption_limit.warn_percent = 0", "must be a whole number, 1 to 100"),
+        ("encryption_limit.at_limit = \"stop\"", "must be `warn` or `refuse`"),
+        ("encryption_limit.at = \"warn\"", "encryption_limit.at: is no known key"),
+        ("rotation.every = \"23h\"", "rotation.every = \"23h\": must be 1d to 3650d"),
+        ("rotation.before = 4294967297", "must be a whole number, 1 to 4294967296"),
+        ("rotation = \"30d\"", "keystores.demo.rotation: must be a section"),
+        (
+            "rotation.every = \"30d\"\naccept_ciphertexts_of = \"aws-sample\"\n\
+             encrypt_as = \"aws-sample\"",
+            "keystores.demo.rotation: cannot stand beside encrypt_as",
+        ),
+    ] {
+        one(&dir, &with_state(line), said);
+    }
+    let empty = and("[ops]", "").replace("[ops]", "[state]\ndirectory = \"\"\n\n[ops]");
+    one(&dir, &empty, "state.directory = \"\": must not be empty");
 }
 
 #[test]

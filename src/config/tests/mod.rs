@@ -1,4 +1,5 @@
 mod authorization;
+mod credentials;
 mod faults;
 mod secrets;
 mod template;

@@ -1,16 +1,21 @@
 //! What a good configuration becomes.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::Path;
 use std::time::Duration;
 
 use super::super::{Isolation, Transport};
 use super::{Dir, GOOD, and, with};
+use crate::client::Scheme;
+use crate::counts::limit::{AtLimit, EncryptionLimit};
 use crate::hsm::pkcs11::TokenSelector;
 use crate::hsm::profile::{self, Initialization};
 use crate::hsm::token;
+use crate::keystore::Rotation;
 use crate::limits;
 use crate::telemetry::{self, Format};
 use crate::tls::ClientAuth;
+use crate::traces::sampler::Ratio;
 use crate::wire::ciphertext_format::{Formats, SampleConstants, SampleMetadata};
 
 #[test]
@@ -31,6 +36,7 @@ fn what_is_left_out_has_its_default() {
     assert!(matches!(tls.client_auth, ClientAuth::Off));
     assert_eq!(config.ops.metrics_listen, None);
     assert_eq!(config.fleet_size.get(), 1);
+    assert!(config.traces.is_none());
     let (_, token) = config.tokens.first_key_value().unwrap();
     assert!(token.environment.is_empty());
     assert_eq!(token.isolation, Isolation::Process);
@@ -132,6 +138,28 @@ fn variables_override_the_file() {
 }
 
 #[test]
+fn encryptions_are_counted_and_keys_rotated_as_configured() {
+    let dir = Dir::new();
+    let config = dir.load(GOOD, &[]).unwrap();
+    assert_eq!(config.state_directory, None);
+    assert_eq!(config.keystores[0].rotation, Rotation::default());
+    let inline = "encryption_limit = { warn_percent = 50, at_limit = \"refuse\" }\n\
+                  rotation = { every = \"365d\", before = 2147483648 }";
+    let toml = and("[keystores.demo]", inline);
+    let systemd = ("STATE_DIRECTORY", "/var/lib/xksd:/var/lib/other");
+    let config = dir.load(&toml, &[systemd]).unwrap();
+    assert_eq!(config.state_directory.as_deref(), Some(Path::new("/var/lib/xksd")));
+    let keystore = &config.keystores[0];
+    let limit = EncryptionLimit { warn_percent: 50, at_limit: AtLimit::Refuse };
+    assert_eq!(keystore.encryption_limit, limit);
+    let every = Some(Duration::from_secs(365 * 24 * 3600));
+    assert_eq!(keystore.rotation, Rotation { every, before: NonZeroU64::new(1 << 31) });
+    // What the file says comes before what systemd says; relative paths begin at the file.
+    let config = dir.load(&toml, &[systemd, ("XKSD_STATE__DIRECTORY", "state")]).unwrap();
+    assert_eq!(config.state_directory, Some(dir.path("state")));
+}
+
+#[test]
 fn plain_http_is_for_loopback_alone() {
     let dir = Dir::new();
     let tls = "[server.tls]\ncertificate = \"server.pem\"\nprivate_key = \"server.key\"\n";
@@ -192,4 +220,22 @@ fn a_profile_says_what_c_initialize_takes() {
     let unknown = fault("profile = \"lunatic\"");
     assert_eq!(unknown.key, "tokens.hsm.profile");
     assert!(unknown.problem.contains("`luna-fips`"), "{}", unknown.problem);
+}
+
+#[test]
+fn traces_go_to_one_collector() {
+    let dir = Dir::new();
+    let traces = |lines: &str| {
+        let section = format!("\n[traces]\n{lines}");
+        let config = dir.load(&and("listen = \"127.0.0.1:9443\"", &section), &[]).unwrap();
+        config.traces
+    };
+    assert!(traces("sample_ratio = 0.5").is_none(), "without an endpoint there are none");
+    let plain = traces("otlp_endpoint = \"http://127.0.0.1:4318/base\"").unwrap();
+    assert_eq!(plain.collector.endpoint().base(), "http://127.0.0.1:4318/base");
+    assert_eq!(plain.ratio, Ratio::ALL);
+    let https = "otlp_endpoint = \"https://collector.example.com\"\notlp_ca = \"server.pem\"";
+    let https = traces(&format!("{https}\nsample_ratio = 0")).unwrap();
+    assert_eq!(https.collector.endpoint().scheme(), Scheme::Https);
+    assert_eq!(https.ratio, "0".parse().unwrap());
 }

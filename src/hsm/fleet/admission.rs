@@ -246,6 +246,7 @@ mod tests {
             object_id: ObjectId::new([1; 8]),
             status: VersionStatus::Enabled,
             epoch: 1,
+            created: None,
             kind: KeyKind::Aes { bits: 256 },
             usage: Usage { encrypt: true, decrypt: true, ..Usage::default() },
             check_value: None,

@@ -41,7 +41,6 @@ const PUBLISH_INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Keeper {
     group: Arc<Group>,
-    rules: Vec<KeyRule>,
     begun: Instant,
     findings: HashMap<Subject, Findings>,
     /// What was last judged.
@@ -57,29 +56,19 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// The keeper of a group. Only keys that a rule allows are looked at: it is not ours to encrypt
-    /// with others.
+    /// The keeper of a group, which looks at the keys that these rules allow until told otherwise
+    /// ([`Group::look_at`]).
     pub fn new(group: Arc<Group>, rules: Vec<KeyRule>) -> Self {
+        group.look_at(rules);
         let (findings, readings, views, wanted, running, proofs) = Default::default();
         let (begun, dirty, paused) = (Instant::now(), true, None);
-        Self {
-            group,
-            rules,
-            begun,
-            findings,
-            readings,
-            views,
-            dirty,
-            wanted,
-            running,
-            proofs,
-            paused,
-        }
+        Self { group, begun, findings, readings, views, dirty, wanted, running, proofs, paused }
     }
 
     /// Keeps the group, for as long as this is awaited.
     pub async fn run(mut self) {
         let (changes, _watchers) = watch(self.group.tokens());
+        let mut rules = self.group.rules.subscribe();
         let mut judged = None::<Instant>;
         let mut is_due = true;
         loop {
@@ -91,6 +80,10 @@ impl Keeper {
             let wake = self.election().into_iter().chain(self.paused).min();
             is_due = tokio::select! {
                 () = changes.notified() => true,
+                _ = rules.changed() => {
+                    self.dirty = true;
+                    true
+                }
                 () = wait_until(wake) => {
                     self.dirty = true;
                     true
@@ -116,7 +109,8 @@ impl Keeper {
             self.group.catalogue.send_replace(again);
             return;
         }
-        let wants = |id: &ExternalKeyId| self.rules.iter().any(|rule| rule.allows(id));
+        let rules = self.group.rules.borrow().clone();
+        let wants = |id: &ExternalKeyId| rules.iter().any(|rule| rule.allows(id));
         let mut findings = HashMap::with_capacity(self.findings.len());
         self.wanted.clear();
         let held = held(&readings, wants);
@@ -220,15 +214,16 @@ async fn prove(candidate: &Token, anchor: &Token, pair: Pair) -> Outcome {
         let sealed = candidate
             .encrypt(&Lane::Internal, pair.candidate.1, AAD.into(), plaintext, deadline())
             .await;
-        let Ok(sealed) = sealed.map(|timed| timed.value) else { return Outcome::Failed };
+        let Ok(sealed) = sealed.result else { return Outcome::Failed };
         let opening = Arc::new(Opening {
             iv: sealed.iv.as_bytes().to_vec(),
             aad: AAD.into(),
             ciphertext: sealed.ciphertext,
             tag: sealed.tag,
         });
-        match anchor.decrypt(&Lane::Internal, pair.anchor.1, opening, deadline()).await {
-            Ok(opened) if opened.value.expose() == TEXT => return Outcome::Equal,
+        let opened = anchor.decrypt(&Lane::Internal, pair.anchor.1, opening, deadline()).await;
+        match opened.result {
+            Ok(opened) if opened.expose() == TEXT => return Outcome::Equal,
             Ok(_) => {}
             Err(TokenError::Fault(fault)) if fault.kind == FaultKind::BadCiphertext => {}
             Err(_) => {

@@ -59,9 +59,24 @@ impl GroupCatalogue {
         self.keys.get(id).cloned()
     }
 
+    /// All external keys that can be used, in no order.
+    pub fn keys(&self) -> impl Iterator<Item = &Arc<Key<Holders>>> {
+        self.keys.values().filter_map(|key| key.as_ref().ok())
+    }
+
     /// Whether the reading of this token began at this moment or later.
     pub fn is_since(&self, token: usize, moment: Instant) -> bool {
         self.started.get(token).is_some_and(|started| started.is_some_and(|at| at >= moment))
+    }
+
+    /// Whether any reading of this token is in here.
+    pub(super) fn has_read(&self, token: usize) -> bool {
+        self.started.get(token).is_some_and(Option::is_some)
+    }
+
+    /// Every version of every usable key.
+    pub(super) fn versions(&self) -> impl Iterator<Item = &Version<Holders>> {
+        self.keys.values().filter_map(|key| key.as_ref().ok()).flat_map(|key| key.versions())
     }
 
     /// How many objects the tokens refused to describe.
@@ -87,8 +102,9 @@ impl GroupCatalogue {
     /// By token, how many of its objects have each standing.
     pub(super) fn standings(&self) -> Vec<HashMap<Standing, usize>> {
         let mut counts = vec![HashMap::new(); self.started.len()];
-        let keys = self.keys.values().filter_map(|key| key.as_ref().ok());
-        for holder in keys.flat_map(|key| key.versions()).flat_map(|version| version.at.iter()) {
+        for holder in
+            self.keys().flat_map(|key| key.versions()).flat_map(|version| version.at.iter())
+        {
             *counts[holder.token].entry(holder.standing).or_default() += 1;
         }
         counts
@@ -181,8 +197,8 @@ fn as_one(objects: &[(usize, &Version)], at: Holders) -> Version<Holders> {
     let rank = |(_, version): &&(usize, &Version)| (version.epoch, version.status.severity());
     let (_, newest) = objects.iter().max_by_key(rank).expect("somebody holds it");
     let (epoch, status) = (newest.epoch, newest.status);
-    let Version { version, object_id, kind, usage, check_value, .. } = first.clone();
-    Version { at, version, object_id, status, epoch, kind, usage, check_value }
+    let Version { version, object_id, created, kind, usage, check_value, .. } = first.clone();
+    Version { at, version, object_id, status, epoch, created, kind, usage, check_value }
 }
 
 fn started(readings: &Readings) -> Arc<[Option<Instant>]> {

@@ -22,12 +22,17 @@ pub use merge::GroupCatalogue;
 use super::key::{Holders, Version};
 use super::token::{Token, TokenError, TokenState};
 use crate::clock::Deadline;
+use crate::counts::ledger::TokenSet;
+use crate::keystore::KeyRule;
 
 /// Tokens that hold the same keys, in the order in which they are trusted.
 #[derive(Debug)]
 pub struct Group {
     tokens: Vec<Arc<Token>>,
+    token_set: TokenSet,
     catalogue: watch::Sender<GroupCatalogue>,
+    /// The keys that are looked at.
+    rules: watch::Sender<Vec<KeyRule>>,
     /// Whose turn it is among equals.
     turn: AtomicUsize,
 }
@@ -37,12 +42,46 @@ impl Group {
     /// before its [`Keeper`] runs.
     pub fn new(tokens: Vec<Arc<Token>>) -> Self {
         assert!(!tokens.is_empty(), "a key store has a token");
-        Self { tokens, catalogue: watch::Sender::default(), turn: AtomicUsize::new(0) }
+        let token_set = TokenSet::new(tokens.iter().map(|token| token.name()));
+        let (catalogue, rules, turn) = Default::default();
+        Self { tokens, token_set, catalogue, rules, turn }
+    }
+
+    /// Has only keys looked at that one of these rules allows: it is not ours to encrypt with others.
+    pub fn look_at(&self, rules: Vec<KeyRule>) {
+        self.rules.send_if_modified(|now| {
+            let is_new = *now != rules;
+            *now = rules;
+            is_new
+        });
+    }
+
+    /// Has the keys looked at that one of these rules allows, besides those that are.
+    pub fn look_at_also(&self, rules: &[KeyRule]) {
+        self.rules.send_if_modified(|now| {
+            let before = now.len();
+            for rule in rules {
+                if !now.contains(rule) {
+                    now.push(rule.clone());
+                }
+            }
+            now.len() > before
+        });
     }
 
     /// Its tokens, in order.
     pub fn tokens(&self) -> &[Arc<Token>] {
         &self.tokens
+    }
+
+    /// Their names, as counts know them.
+    pub fn token_set(&self) -> &TokenSet {
+        &self.token_set
+    }
+
+    /// Tells of every reading of a token's keys, and of what becomes of it.
+    pub fn watch_catalogue(&self) -> watch::Receiver<GroupCatalogue> {
+        self.catalogue.subscribe()
     }
 
     /// Whether any of them serves.
@@ -79,6 +118,20 @@ impl Group {
             Err(_elapsed) if self.serves() => Err(TokenError::Late),
             Err(_elapsed) => Err(TokenError::Down),
         }
+    }
+
+    /// Waits until the keys of every token that serves are in the catalogue, and none of them waits for
+    /// a proof: nothing more is to be expected then. Says whether that was so before the deadline.
+    pub async fn settled(&self, deadline: Deadline) -> bool {
+        let mut readings = self.catalogue.subscribe();
+        let settled = readings.wait_for(|catalogue| {
+            let is_in = |(number, token): (usize, &Arc<Token>)| {
+                !token.state().serves() || catalogue.has_read(number)
+            };
+            self.tokens.iter().enumerate().all(is_in)
+                && catalogue.versions().all(|version| self.readiness(version) != Enough::Soon)
+        });
+        matches!(tokio::time::timeout_at(deadline.instant().into(), settled).await, Ok(Ok(_)))
     }
 
     /// Whether none of them serves, nor will in a moment.

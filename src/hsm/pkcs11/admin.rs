@@ -1,19 +1,20 @@
 //! What the `keys` commands change in a token: objects made, given a new state, destroyed.
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_ULONG, CKA_ALWAYS_SENSITIVE, CKA_CLASS, CKA_DECRYPT, CKA_DERIVE, CKA_ENCRYPT,
-    CKA_EXTRACTABLE, CKA_ID, CKA_LABEL, CKA_MODIFIABLE, CKA_NEVER_EXTRACTABLE, CKA_PRIVATE,
-    CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN, CKA_UNWRAP, CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP,
-    CKO_PRIVATE_KEY, CKO_SECRET_KEY,
+    CK_ATTRIBUTE, CK_ULONG, CKA_ALWAYS_SENSITIVE, CKA_CLASS, CKA_EXTRACTABLE, CKA_ID, CKA_LABEL,
+    CKA_MODIFIABLE, CKA_NEVER_EXTRACTABLE, CKA_PRIVATE, CKA_SENSITIVE, CKA_TOKEN, CKA_VALUE_LEN,
+    CKA_WRAP_WITH_TRUSTED, CKO_PRIVATE_KEY, CKO_SECRET_KEY,
 };
 
 use super::Pkcs11Backend;
-use super::objects::{attribute, is_true, number};
+use super::objects::{is_true, number};
 use super::session::Pkcs11Session;
-use crate::hsm::backend::{Administration, Labelled, NewKeyUsage, ObjectHandle, Protection};
+use super::template::Template;
+use crate::hsm::backend::{Administration, Labelled, NewKey, ObjectHandle, Protection};
 use crate::hsm::fault::{Fault, FaultKind};
 use crate::hsm::profile::SessionKind;
 use crate::hsm::state::KeyState;
+use crate::hsm::transport::MATERIAL_LEN;
 
 impl Pkcs11Backend {
     /// Connects with a session that may change the token. The PIN is tried once.
@@ -55,6 +56,8 @@ impl Administration for Pkcs11Session {
             CKA_EXTRACTABLE,
             CKA_NEVER_EXTRACTABLE,
             CKA_MODIFIABLE,
+            // Last: not every module knows it.
+            CKA_WRAP_WITH_TRUSTED,
         ];
         let values = self.read(object, types)?.map(|value| value.map(|v| is_true(&Some(v))));
         let [
@@ -65,7 +68,11 @@ impl Administration for Pkcs11Session {
             extractable,
             never_extractable,
             modifiable,
+            wrap_with_trusted,
         ] = values;
+        let [_, value_len] = self.read(object, [CKA_CLASS, CKA_VALUE_LEN])?;
+        // SoftHSM2 says zero of a key that was unwrapped.
+        let value_len = number(&value_len).filter(|length| *length > 0);
         Ok(Protection {
             token,
             private,
@@ -74,45 +81,15 @@ impl Administration for Pkcs11Session {
             extractable,
             never_extractable,
             modifiable,
+            wrap_with_trusted,
+            value_len,
         })
     }
 
-    fn generate(
-        &mut self,
-        label: &str,
-        state: &KeyState,
-        usage: NewKeyUsage,
-    ) -> Result<ObjectHandle, Fault> {
+    fn generate(&mut self, new: &NewKey<'_>) -> Result<ObjectHandle, Fault> {
         self.check_connection()?;
-        let mut class = CKO_SECRET_KEY;
-        let mut length: CK_ULONG = 32;
-        let mut text = label.as_bytes().to_vec();
-        let mut id = state.to_string().into_bytes();
-        let (mut yes, mut no) = (cryptoki_sys::CK_TRUE, cryptoki_sys::CK_FALSE);
-        // Every usage is set: modules differ in what they assume.
-        let flags = [
-            (CKA_TOKEN, true),
-            (CKA_PRIVATE, true),
-            (CKA_SENSITIVE, true),
-            (CKA_EXTRACTABLE, false),
-            (CKA_MODIFIABLE, true),
-            (CKA_ENCRYPT, usage.encrypt),
-            (CKA_DECRYPT, usage.decrypt),
-            (CKA_SIGN, false),
-            (CKA_VERIFY, false),
-            (CKA_WRAP, false),
-            (CKA_UNWRAP, false),
-            (CKA_DERIVE, false),
-        ];
-        let mut template = vec![
-            attribute(CKA_CLASS, &mut class),
-            attribute(CKA_VALUE_LEN, &mut length),
-            bytes(CKA_LABEL, &mut text),
-            bytes(CKA_ID, &mut id),
-        ];
-        template
-            .extend(flags.map(|(kind, on)| attribute(kind, if on { &mut yes } else { &mut no })));
-        self.generate_aes(&mut template)
+        let mut template = Template::of(new).number(CKA_VALUE_LEN, MATERIAL_LEN as CK_ULONG);
+        self.generate_aes(&mut template.attributes())
     }
 
     fn write_state(&mut self, object: ObjectHandle, state: &KeyState) -> Result<(), Fault> {

@@ -1,7 +1,8 @@
 //! The C boundary: PKCS#11 modules, and the only place that names `cryptoki-sys` and `unsafe`.
 //!
 //! Catalogue and data path use one function list through single C calls into presized buffers
-//! (`library`, `session`, `data`, `objects`). `admin` adds what the `keys` commands change.
+//! (`library`, `session`, `data`, `objects`). `admin` adds what the `keys` commands change, `transport`
+//! (with the calls in `wrapping`) how they bring key material in, `officer` who is trusted.
 
 #![allow(unsafe_code, reason = "PKCS#11 is a C interface; each block says why it is sound")]
 
@@ -12,13 +13,17 @@ mod library;
 #[cfg(test)]
 mod lies;
 mod objects;
+mod officer;
 mod own_process;
 #[cfg(test)]
 mod plays;
 mod session;
 #[cfg(test)]
 mod stage;
+mod template;
 mod token_iv;
+mod transport;
+mod wrapping;
 
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -133,6 +138,15 @@ impl Pkcs11Backend {
 impl Pkcs11Backend {
     /// Connects; the session is of the kind that the profile names, unless another is asked for.
     fn connect_as(&self, kind: Option<SessionKind>) -> Result<Pkcs11Session, Fault> {
+        self.connect_with(kind, cryptoki_sys::CKU_USER, self.pin.expose())
+    }
+
+    fn connect_with(
+        &self,
+        kind: Option<SessionKind>,
+        user: cryptoki_sys::CK_USER_TYPE,
+        pin: &str,
+    ) -> Result<Pkcs11Session, Fault> {
         // Before anything that gives old numbers a new meaning.
         let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
         self.library.initialize(&self.metrics)?;
@@ -144,8 +158,8 @@ impl Pkcs11Backend {
         self.token_ivs.check()?;
         let kind = kind.unwrap_or(profile.session_kind);
         let mut session = self.open(slot, generation, profile, kind)?;
-        session.login(self.pin.expose())?;
-        if profile.iv_source.is_token() {
+        session.login(user, pin)?;
+        if profile.iv_source.is_token() && user == cryptoki_sys::CKU_USER {
             // In a session of its own, with which the probe key goes.
             token_iv::admit(&mut self.open(slot, generation, profile, kind)?)?;
         }

@@ -15,6 +15,8 @@ use crate::hsm::backend::{ChangeableAttributes, ObjectHandle, Session};
 use crate::hsm::codes;
 use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::key::{CheckValue, KeyAttributes, KeyKind, Usage};
+use crate::hsm::state::KeyState;
+use crate::hsm::transport::MATERIAL_LEN;
 use crate::secret::Plaintext;
 
 /// How many handles one C_FindObjects call takes.
@@ -90,6 +92,12 @@ impl Session for Pkcs11Session {
         let (key_type, bytes) = (number(&key_type), number(&bytes));
         // Private keys have no CKA_MODULUS_BITS.
         let bits = modulus.map(|modulus| bit_length(&modulus));
+        let bytes = bytes.filter(|length| *length > 0).or_else(|| {
+            // SoftHSM2 does not tell the length of a key that was unwrapped. A key whose state is ours
+            // is AES-256, or it was never enabled.
+            let is_ours = key_type == Some(CKK_AES) && KeyState::parse(&changeable.id).is_ok();
+            is_ours.then_some(MATERIAL_LEN as CK_ULONG)
+        });
         let ChangeableAttributes { encrypt, decrypt, .. } = changeable;
         let usage = Usage { encrypt, decrypt, sign, verify, wrap, unwrap, derive };
         let check_value = self.check_value(object)?;

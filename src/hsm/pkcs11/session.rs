@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cryptoki_sys::{
-    CK_FUNCTION_LIST, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CK_TOKEN_INFO, CKF_RW_SESSION,
-    CKF_SERIAL_SESSION, CKU_USER,
+    CK_FUNCTION_LIST, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CK_TOKEN_INFO, CK_USER_TYPE,
+    CKF_RW_SESSION, CKF_SERIAL_SESSION,
 };
 
 use super::library::{Library, padded};
@@ -95,12 +95,12 @@ impl Pkcs11Session {
     }
 
     /// Logs the process in at the token. That somebody has is as good.
-    pub(super) fn login(&mut self, pin: &str) -> Result<(), Fault> {
+    pub(super) fn login(&mut self, user: CK_USER_TYPE, pin: &str) -> Result<(), Fault> {
         let length = pin.len() as cryptoki_sys::CK_ULONG;
         let handle = self.handle;
         let login = self.call("C_Login", |list| {
             // SAFETY: the PIN lives through the call and is only read, although C says `*mut`.
-            list.C_Login.map(|f| unsafe { f(handle, CKU_USER, pin.as_ptr().cast_mut(), length) })
+            list.C_Login.map(|f| unsafe { f(handle, user, pin.as_ptr().cast_mut(), length) })
         });
         match login {
             Err(Fault { cause: Cause::Returned(codes::USER_ALREADY_LOGGED_IN), .. }) => Ok(()),

@@ -16,7 +16,7 @@ mod message;
 mod session;
 mod words;
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
@@ -39,6 +39,9 @@ use words::Words;
 
 /// How long a child that was told to end may take before it is killed.
 const END_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The longest that [`ProcessBackend::end`] takes: as long again for one that was killed.
+pub const END_LIMIT: Duration = END_PATIENCE.saturating_mul(2);
 
 /// Which token, and how its child is started.
 #[derive(Debug, Clone)]
@@ -67,7 +70,7 @@ pub type PinSource = Box<dyn Fn() -> Option<Secret<String>> + Send + Sync>;
 
 /// A token reached through a child process.
 pub struct ProcessBackend {
-    settings: Settings,
+    settings: Mutex<Settings>,
     pin: PinSource,
     metrics: Arc<TokenMetrics>,
     words: Arc<Words>,
@@ -91,7 +94,7 @@ struct State {
 
 impl std::fmt::Debug for ProcessBackend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ProcessBackend").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("ProcessBackend").field("settings", &self.settings()).finish_non_exhaustive()
     }
 }
 
@@ -99,6 +102,7 @@ impl ProcessBackend {
     /// Describes the way to a token; nothing is started yet.
     pub fn new(settings: Settings, pin: PinSource, metrics: Arc<TokenMetrics>) -> Self {
         let (words, on_lost, distrusted, state) = Default::default();
+        let settings = Mutex::new(settings);
         Self { settings, pin, metrics, words, on_lost, distrusted, state }
     }
 
@@ -112,6 +116,18 @@ impl ProcessBackend {
         line.is_none_or(|line| line.child.end(END_PATIENCE))
     }
 
+    /// Gives the next child other arguments, and hides other files from it. One that runs stays as it
+    /// is.
+    pub fn prepare_next(&self, arguments: Vec<OsString>, hidden: Vec<PathBuf>) {
+        let mut settings = self.settings.lock().expect("nothing panics while holding this lock");
+        settings.launch.arguments = arguments;
+        settings.hidden = hidden;
+    }
+
+    fn settings(&self) -> Settings {
+        self.settings.lock().expect("nothing panics while holding this lock").clone()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while holding this lock")
     }
@@ -123,7 +139,7 @@ impl ProcessBackend {
         if is_known || std::mem::replace(&mut self.state().failing, true) {
             return;
         }
-        let Settings { token, launch, .. } = &self.settings;
+        let Settings { token, launch, .. } = self.settings();
         let names: Vec<_> = launch.environment.keys().map(|name| name.to_string_lossy()).collect();
         let environment = names.join(", ");
         tracing::warn!(
@@ -141,7 +157,8 @@ impl ProcessBackend {
             return Ok(line);
         }
         let pin = (self.pin)().ok_or(refused("the PIN cannot be read from where it is kept"))?;
-        let Settings { token, launch, call_limit, .. } = &self.settings;
+        let settings = self.settings();
+        let Settings { token, launch, call_limit, .. } = &settings;
         let on_lost = self.on_lost.clone();
         let lost = move || {
             if let Some(on_lost) = on_lost.get() {
@@ -149,7 +166,7 @@ impl ProcessBackend {
             }
         };
         let started = Child::start(launch, token, *call_limit, lost).and_then(|child| {
-            child.tell(Hello::write(&self.settings, &pin))?;
+            child.tell(Hello::write(&settings, &pin))?;
             Ok(child)
         });
         let child = started.map_err(|error| {

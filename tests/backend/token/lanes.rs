@@ -15,7 +15,7 @@ use xksd::secret::Plaintext;
 
 use super::{AAD, Bench, TEXT, begin, settings, soon, wait_for};
 
-type Job<'a> = Pin<Box<dyn Future<Output = Result<Timed<Sealed>, TokenError>> + 'a>>;
+type Job<'a> = Pin<Box<dyn Future<Output = Timed<Sealed>> + 'a>>;
 
 fn store(name: &str) -> Lane {
     Lane::Keystore(name.parse().expect("it is the name of a key store"))
@@ -32,7 +32,7 @@ async fn send<'a>(
     let mut job: Job<'a> = Box::pin(job);
     match now(&mut job).await {
         None => Ok(job),
-        Some(answer) => Err(answer.expect_err("nothing is done at once here")),
+        Some(answer) => Err(answer.result.expect_err("nothing is done at once here")),
     }
 }
 
@@ -63,14 +63,14 @@ async fn a_lone_job_does_not_wait_for_a_flood() {
     // Three lanes: these two are among the next three jobs, and the fourth is not begun before.
     let gates: Vec<_> = (0..4).map(|_| bench.backend.hang("C_Encrypt")).collect();
     gate.open();
-    assert!(running.await.is_ok());
+    assert!(running.await.result.is_ok());
     gates[..3].iter().for_each(Gate::open);
     gates[3].wait_for(1);
-    assert!(now(&mut one).await.expect("it had its turn").is_ok());
-    assert!(now(&mut other).await.expect("it had its turn").is_ok());
+    assert!(now(&mut one).await.expect("it had its turn").result.is_ok());
+    assert!(now(&mut other).await.expect("it had its turn").result.is_ok());
     gates[3].open();
     for job in waiting {
-        assert!(job.await.is_ok());
+        assert!(job.await.result.is_ok());
     }
 }
 
@@ -88,12 +88,13 @@ async fn who_floods_makes_room_for_others() {
     let one = send(&bench, &lone, soon()).await.expect("room is made");
     // Who had to leave hears so at once.
     let mut newest = waiting.pop().expect("there are three");
-    assert_eq!(now(&mut newest).await.expect("it is answered").err(), Some(TokenError::QueueFull));
+    let newest = now(&mut newest).await.expect("it is answered").result;
+    assert_eq!(newest.err(), Some(TokenError::QueueFull));
     // Half of the queue each, as far as that goes: nobody gives up more.
     assert_eq!(send(&bench, &lone, soon()).await.err(), Some(TokenError::QueueFull));
     gate.open();
     for job in [running, one].into_iter().chain(waiting) {
-        assert!(job.await.is_ok());
+        assert!(job.await.result.is_ok());
     }
 }
 
@@ -108,7 +109,7 @@ async fn who_floods_is_refused_early_and_nobody_else_is() {
         std::thread::yield_now();
     }
     gate.open();
-    let took = slow.await.expect("it is done").hsm;
+    let took = slow.await.times.hsm();
     let (_running, gate) = busy(&bench, &flood).await;
     let deadline = || Deadline::after(took * 40);
     let mut waiting = Vec::new();
@@ -146,7 +147,7 @@ async fn who_gives_up_leaves_the_queue() {
     assert_eq!(expired.await.err(), Some(TokenError::Late));
     let last = send(&bench, &lane, soon()).await.expect("there is room");
     gate.open();
-    assert!(running.await.is_ok() && last.await.is_ok());
+    assert!(running.await.result.is_ok() && last.await.result.is_ok());
     let rendered = metrics.render();
     let refused = |reason: &str| {
         let line = format!("xksd_hsm_jobs_refused_total{{reason=\"{reason}\",token=\"test\"}} 1\n");

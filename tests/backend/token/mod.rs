@@ -18,7 +18,7 @@ use xksd::catalogue::Catalogue;
 use xksd::clock::Deadline;
 use xksd::hsm::backend::{ObjectHandle, Sealed};
 use xksd::hsm::lanes::Lane;
-use xksd::hsm::token::{Opening, Settings, Timed, Token, TokenError, TokenState};
+use xksd::hsm::token::{Opening, Settings, Token, TokenError, TokenState};
 use xksd::metrics::Metrics;
 use xksd::secret::Plaintext;
 
@@ -107,19 +107,18 @@ impl Bench {
         &self,
         key: ObjectHandle,
         deadline: Deadline,
-    ) -> Result<Timed<Sealed>, TokenError> {
+    ) -> Result<Sealed, TokenError> {
         let plaintext = Arc::new(Plaintext::new(TEXT.to_vec()));
-        self.token.encrypt(&Lane::Internal, key, AAD.into(), plaintext, deadline).await
+        self.token.encrypt(&Lane::Internal, key, AAD.into(), plaintext, deadline).await.result
     }
 
     async fn encrypt(&self) -> Result<Sealed, TokenError> {
-        self.encrypt_with(self.handle(), soon()).await.map(|timed| timed.value)
+        self.encrypt_with(self.handle(), soon()).await
     }
 
     async fn decrypt(&self, opening: Opening) -> Result<Plaintext, TokenError> {
         let opening = Arc::new(opening);
-        let opened = self.token.decrypt(&Lane::Internal, self.handle(), opening, soon()).await;
-        opened.map(|timed| timed.value)
+        self.token.decrypt(&Lane::Internal, self.handle(), opening, soon()).await.result
     }
 
     /// A ciphertext of the key's.

@@ -55,6 +55,30 @@ async fn an_expired_job_is_never_started() {
     assert_eq!(bench.backend.calls("C_EncryptInit") - started, 2);
 }
 
+/// Late in the queue and late in the HSM are told apart by their times.
+#[tokio::test]
+async fn a_late_job_says_where_its_time_went() {
+    let bench = Bench::up(settings(1)).await;
+    let gate = bench.backend.hang("C_Encrypt");
+    let send = || {
+        let (aad, text) = (AAD.into(), Arc::new(Plaintext::new(TEXT.to_vec())));
+        bench.token.encrypt(&Lane::Internal, bench.handle(), aad, text, soon())
+    };
+    let mut hung = pin!(send());
+    begin(&mut hung).await;
+    gate.wait_for(1);
+    // Deadlines pass as soon as nothing else is to be done.
+    tokio::time::pause();
+    let hung = hung.await;
+    assert_eq!(hung.result.err(), Some(TokenError::Late));
+    assert!(hung.times.taken.is_some(), "a session hangs with it");
+    let waited = send().await;
+    assert_eq!(waited.result.err(), Some(TokenError::Late));
+    assert_eq!(waited.times.taken, None, "no session was free");
+    assert_eq!(waited.times.hsm(), Duration::ZERO);
+    gate.open();
+}
+
 #[tokio::test]
 async fn a_session_that_hangs_leaves_the_others_serving() {
     let bench = Bench::up(settings(2)).await;
@@ -82,9 +106,10 @@ async fn with_the_answer_the_input_is_let_go() {
     for _ in 0..2000 {
         let opened = bench.token.decrypt(&lane, bench.handle(), opening.clone(), soon()).await;
         assert_eq!(Arc::strong_count(&opening), 1);
-        assert_eq!(opened.expect("it fits").value.expose(), TEXT);
+        assert_eq!(opened.result.expect("it fits").expose(), TEXT);
         let (handle, aad, text) = (bench.handle(), aad.clone(), plaintext.clone());
-        bench.token.encrypt(&lane, handle, aad, text, soon()).await.expect("the token encrypts");
+        let sealed = bench.token.encrypt(&lane, handle, aad, text, soon()).await;
+        sealed.result.expect("the token encrypts");
         assert_eq!(Arc::strong_count(&plaintext), 1);
     }
 }

@@ -14,15 +14,17 @@ use libfuzzer_sys::fuzz_target;
 use support::memory::{MemoryBackend, MemoryKey};
 use tokio::runtime::Runtime;
 use xksd::clock::Clock;
+use xksd::counts::limit::EncryptionLimit;
 use xksd::hsm::fleet::{Group, Keeper};
 use xksd::hsm::token::{self, Token};
-use xksd::keystore::{Keystore, Keystores, Settings, VerifyWrites};
+use xksd::keystore::{Keystore, Keystores, Rotation, Settings, VerifyWrites};
 use xksd::limits;
 use xksd::metrics::Metrics;
 use xksd::names::{AccessKeyId, Region};
 use xksd::policy::Authorization;
 use xksd::secret::Secret;
 use xksd::server::pipeline::{Head, Pipeline, Snapshot};
+use xksd::server::serving::Serving;
 use xksd::server::rescue::Failure;
 use xksd::sigv4::sign::Outgoing;
 use xksd::sigv4::{Credentials, SecretAccessKey, Verifier, sign};
@@ -71,6 +73,8 @@ impl Site {
             quota: limits::Settings::default(),
             key_quota: limits::Settings::default(),
             authorization: Authorization::Open,
+            encryption_limit: EncryptionLimit::default(),
+            rotation: Rotation::default(),
         });
         let group = Arc::new(Group::new(vec![Arc::new(memory(&runtime, &metrics))]));
         // It reads the keys while the runtime serves a request, which waits for it.
@@ -79,11 +83,12 @@ impl Site {
             groups: HashMap::from([(keystore.name().clone(), group)]),
             keystores: Keystores::new(vec![keystore]).unwrap(),
             fleet_size: NonZeroU32::MIN,
+            counts: None,
             limits: Limits::default(),
             deadline: Duration::from_secs(5),
         };
         let pipeline =
-            Pipeline::new(Arc::new(snapshot), Verifier::new(Clock::Fixed(time)), metrics);
+            Pipeline::new(Arc::new(Serving::new(snapshot)), Verifier::new(Clock::Fixed(time)), metrics);
         Self { runtime, pipeline, access_key_id, region, time }
     }
 

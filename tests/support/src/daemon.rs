@@ -51,14 +51,18 @@ impl Daemon {
     /// # Panics
     /// Where it does not listen; its log is shown.
     pub fn launch(site: Arc<Site>, environment: &[(&str, &str)]) -> Self {
-        let mut child = site
-            .command(&["serve"])
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("xksd can be started");
+        let mut command = site.command(&["serve"]);
+        command.envs(environment.iter().copied());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Self::launch_by(command, site)
+    }
+
+    /// Starts a daemon of this site by a command that becomes it; waits as [`Self::launch`] does.
+    ///
+    /// # Panics
+    /// Where it does not listen; its log is shown.
+    pub fn launch_by(mut command: Command, site: Arc<Site>) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("xksd can be started");
         let reaper = Reaper::of(child.id(), &site);
         let stderr = child.stderr.take().expect("it is piped");
         let log = Arc::<Log>::default();

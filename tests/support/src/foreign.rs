@@ -6,8 +6,9 @@ use std::ptr::NonNull;
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
-use cryptoki::mechanism::Mechanism;
-use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
+use cryptoki::mechanism::rsa::{PkcsMgfType, PkcsOaepParams, PkcsOaepSource};
+use cryptoki::mechanism::{Mechanism, MechanismType};
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
 use cryptoki::types::AuthPin;
 use xksd::hsm::key::Usage;
@@ -161,6 +162,44 @@ impl ForeignTool {
         for object in self.find(label) {
             self.0.destroy_object(object).expect("the token destroys what it has");
         }
+    }
+
+    /// Has the private key of this label unwrap an AES key, by RSA-OAEP with SHA-1, so that its value can
+    /// be read, and reads it; `None` where the token refuses.
+    ///
+    /// # Panics
+    /// Where there is no such key.
+    pub fn peek(&self, label: &[u8], wrapped: &[u8]) -> Option<Vec<u8>> {
+        let source = PkcsOaepSource::empty();
+        let oaep = PkcsOaepParams::new(MechanismType::SHA1, PkcsMgfType::MGF1_SHA1, source);
+        let template = [
+            Attribute::Class(ObjectClass::SECRET_KEY),
+            Attribute::KeyType(KeyType::AES),
+            Attribute::Token(false),
+            Attribute::Sensitive(false),
+            Attribute::Extractable(true),
+        ];
+        let private = self.private(label);
+        let key = self.0.unwrap_key(&Mechanism::RsaPkcsOaep(oaep), private, wrapped, &template);
+        let value = self.0.get_attributes(key.ok()?, &[AttributeType::Value]).ok()?;
+        match value.into_iter().next() {
+            Some(Attribute::Value(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// Whether the token lets the private key of this label be made to decrypt.
+    ///
+    /// # Panics
+    /// Where there is no such key.
+    pub fn could_decrypt(&self, label: &[u8]) -> bool {
+        let private = self.private(label);
+        self.0.update_attributes(private, &[Attribute::Decrypt(true)]).is_ok()
+    }
+
+    fn private(&self, label: &[u8]) -> ObjectHandle {
+        let wanted = [Attribute::Class(ObjectClass::PRIVATE_KEY), Attribute::Label(label.to_vec())];
+        self.0.find_objects(&wanted).expect("the token can be searched")[0]
     }
 
     fn find(&self, label: &[u8]) -> Vec<ObjectHandle> {

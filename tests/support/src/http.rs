@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 
 use crate::daemon::PATIENCE;
 
@@ -63,6 +63,7 @@ pub struct Connection {
     ahead: Vec<u8>,
     /// Whether the answer that comes has no body whatever its head says.
     head_only: bool,
+    is_resumed: bool,
 }
 
 impl Connection {
@@ -72,7 +73,7 @@ impl Connection {
     /// Where the system refuses timeouts.
     pub fn plain(tcp: TcpStream) -> Self {
         let stream = Box::new(prepared(&tcp));
-        Self { stream, tcp, ahead: Vec::new(), head_only: false }
+        Self { stream, tcp, ahead: Vec::new(), head_only: false, is_resumed: false }
     }
 
     /// Speaks HTTP over TLS.
@@ -86,7 +87,14 @@ impl Connection {
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
         }
-        Ok(Self { stream: Box::new(stream), tcp, ahead: Vec::new(), head_only: false })
+        let is_resumed = stream.conn.handshake_kind() == Some(HandshakeKind::Resumed);
+        let stream = Box::new(stream);
+        Ok(Self { stream, tcp, ahead: Vec::new(), head_only: false, is_resumed })
+    }
+
+    /// Whether the handshake took up an earlier session.
+    pub fn is_resumed(&self) -> bool {
+        self.is_resumed
     }
 
     /// Sends these bytes.

@@ -82,10 +82,14 @@ pub struct Configuration {
     pub drain: BTreeMap<&'static str, String>,
     /// Lines of `[log]`.
     pub log: BTreeMap<&'static str, String>,
+    /// Lines of `[reload]`.
+    pub reload: BTreeMap<&'static str, String>,
     /// Lines of the token's table.
     pub token: BTreeMap<&'static str, String>,
     /// Lines of `[ops]`.
     pub ops: BTreeMap<&'static str, String>,
+    /// Lines of other tables, by their names: `state`, `fleet`.
+    pub others: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
     /// The PKCS#11 module; SoftHSM2's own unless something is put in its place.
     pub module: Option<PathBuf>,
     /// Lines of the table of a second token, `twin`, with the same module, label and PIN; key stores
@@ -106,8 +110,10 @@ impl Configuration {
             tls: Some(BTreeMap::new()),
             drain: BTreeMap::from([("delay", text("0s"))]),
             log: BTreeMap::from([("level", text("debug"))]),
+            reload: BTreeMap::new(),
             token: BTreeMap::new(),
             ops: port_0(),
+            others: BTreeMap::new(),
             module: None,
             twin: None,
         }
@@ -257,8 +263,19 @@ impl Site {
     }
 
     fn toml(&self, configuration: &Configuration) -> String {
-        let Configuration { tenants, server, tls, drain, log, token, ops, module, twin } =
-            configuration;
+        let Configuration {
+            tenants,
+            server,
+            tls,
+            drain,
+            log,
+            reload,
+            token,
+            ops,
+            others,
+            module,
+            twin,
+        } = configuration;
         self.write_secret("token.pin", PIN);
         let mut toml = String::from("version = 1\n");
         let mut table = |name: &str, lines: &BTreeMap<&'static str, String>| {
@@ -282,6 +299,8 @@ impl Site {
         table("server.drain", drain);
         table("ops", ops);
         table("log", log);
+        table("reload", reload);
+        others.iter().for_each(|(name, lines)| table(name, lines));
         let module = module.as_ref().unwrap_or(&self.token.module);
         let tokens = [Some(("softhsm", token)), twin.as_ref().map(|twin| ("twin", twin))];
         let tokens: Vec<_> = tokens.into_iter().flatten().collect();

@@ -1,7 +1,7 @@
 //! One caller's connection: kept, and made anew where the daemon has closed it.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -27,9 +27,9 @@ impl Line {
         Self { kms, connection: None, retried: 0 }
     }
 
-    /// Where the next connection is made to.
-    pub(super) fn turn_to(&mut self, address: SocketAddr) {
-        self.kms.address = address;
+    /// Who asks from now on, and where the next connection is made to.
+    pub(super) fn turn_to(&mut self, kms: &Caller) {
+        self.kms.clone_from(kms);
     }
 
     /// How often, since this was asked last, a request was sent once more because the connection

@@ -21,6 +21,7 @@ use serde_json::Value;
 use crate::caller::Caller;
 use crate::daemon::poll;
 use crate::request::{bare_body, decrypt_body, encrypt_body, unbase64};
+use crate::site::Credential;
 use line::Line;
 pub use report::{Outcome, Record, Report};
 pub use vault::{Proof, Sealed, Vault, aad, plaintext};
@@ -73,11 +74,11 @@ impl Load {
     /// Begins, and goes on until [`Running::finish`].
     pub fn start(self, vault: &Arc<Vault>) -> Running {
         let connections = self.connections;
-        let address = Mutex::new(self.kms.address);
+        let who = Mutex::new(Arc::new(self.kms.clone()));
         let shared = Arc::new(Shared {
             load: self,
             vault: vault.clone(),
-            address,
+            who,
             start: Instant::now(),
             next: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -105,8 +106,8 @@ impl Load {
 struct Shared {
     load: Load,
     vault: Arc<Vault>,
-    /// Where new connections go.
-    address: Mutex<SocketAddr>,
+    /// Who asks, and where new connections go. Each request has it until it is answered.
+    who: Mutex<Arc<Caller>>,
     start: Instant,
     next: AtomicU64,
     stop: AtomicBool,
@@ -140,7 +141,24 @@ impl Running {
 
     /// Sends new connections to another daemon, as a load balancer does.
     pub fn turn_to(&self, address: SocketAddr) {
-        *self.shared.address.lock().unwrap_or_else(PoisonError::into_inner) = address;
+        self.turn(|kms| kms.address = address);
+    }
+
+    /// Signs with another credential, and waits until all requests that the one before has signed are
+    /// answered.
+    ///
+    /// # Panics
+    /// Where they are not within [`crate::daemon::PATIENCE`].
+    pub fn sign_with(&self, credential: &Credential) {
+        let before = self.turn(|kms| kms.credential = credential.clone());
+        poll(|| Arc::strong_count(&before) == 1, || "a request is not answered".to_owned());
+    }
+
+    fn turn(&self, change: impl FnOnce(&mut Caller)) -> Arc<Caller> {
+        let mut who = self.shared.who.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = Caller::clone(&who);
+        change(&mut next);
+        std::mem::replace(&mut *who, Arc::new(next))
     }
 
     /// How long it has gone on.
@@ -203,8 +221,10 @@ fn work(shared: &Shared) -> Vec<Record> {
             }
             std::thread::sleep(wait.min(LONGEST_SLEEP));
         }
-        line.turn_to(*shared.address.lock().unwrap_or_else(PoisonError::into_inner));
+        let who = shared.who.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        line.turn_to(&who);
         let (operation, outcome) = request(shared, &mut line, number);
+        drop(who);
         let served = outcome == Outcome::Served;
         records.push(Record { operation, due, latency: shared.start.elapsed() - due, outcome });
         shared.retried.fetch_add(line.take_retried(), Ordering::Relaxed);
