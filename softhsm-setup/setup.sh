@@ -264,6 +264,8 @@ prefix = "$prefix"
 regions = ["$region"]
 tokens = ["softhsm"]
 keys = [$(quoted "${all_keys[@]}")]
+# To try things out. In earnest: accounts = ["your AWS account"], see docs/policies.md.
+authorization = { mode = "off" }
 
 [[keystores.demo.credentials]]
 access_key_id = "$access_key_id"

@@ -1,10 +1,11 @@
 //! Key stores: what one path prefix may reach.
 //!
 //! A key store is an isolated tenant (P-4): its own credentials, Regions, key rules and tokens.
-//! Access is proved step by step by types. [`Keystore::permit`] wants a [`Verified`] signature and
-//! gives a [`Permit`] for one external key id; only a permit and the key that the catalogue holds
+//! Access is proved step by step by types. [`Keystore::judge`] wants a [`Verified`] signature, asks the
+//! policies, and gives a [`Permit`] for one external key id; only a permit and the key that the catalogue holds
 //! under that id make an [`AuthorizedKey`], and only that reaches the HSM.
 
+mod judged;
 mod rotation;
 mod rule;
 
@@ -19,12 +20,14 @@ use crate::limits::{self, Admission, Exceeded, KeyLimiters, Limiter};
 use crate::names::{
     AccessKeyId, ExternalKeyId, KeyVersion, KeystoreName, ObjectId, PathPrefix, Region, TokenName,
 };
+use crate::policy::{Allowed, Authorization};
 use crate::sigv4::{Credentials, Verified};
 use crate::wire::ciphertext_format::{CiphertextFormat, Formats};
 use crate::wire::ciphertext_metadata::CiphertextMetadata;
 use crate::wire::request::IntegrityValue;
 pub use rotation::{Due, Rotation};
 
+pub use judged::{Asked, Judged};
 pub use rule::{KeyRule, KeyRuleError};
 
 /// What a key store is made from.
@@ -54,6 +57,8 @@ pub struct Settings {
     pub quota: limits::Settings,
     /// How much may be asked of each of its keys.
     pub key_quota: limits::Settings,
+    /// What its policies say (P-80).
+    pub authorization: Authorization,
     /// What is done as a version of a key nears the number of encryptions that it may make.
     pub encryption_limit: EncryptionLimit,
     /// When its keys are rotated by themselves.
@@ -212,19 +217,9 @@ impl Keystore {
         self.requests.admit().map_err(Refused::OverQuota)
     }
 
-    /// Lets a verified caller, whose request was admitted, name one external key of this key store.
-    pub fn permit<'a>(
-        &'a self,
-        caller: &Verified,
-        _admission: &Admission,
-        id: &'a ExternalKeyId,
-    ) -> Result<Permit<'a>, Refused> {
-        self.open(caller)?;
-        if self.rule_for(id).is_some() {
-            Ok(Permit { id, keystore: &self.settings, requests: &self.requests_by_key })
-        } else {
-            Err(Refused::KeyNotAllowed)
-        }
+    /// What its policies say (P-80).
+    pub fn authorization(&self) -> &Authorization {
+        &self.settings.authorization
     }
 
     /// The first of its key rules that allows this external key id.
@@ -233,7 +228,8 @@ impl Keystore {
     }
 }
 
-/// Proof that a verified caller may name this external key.
+/// Proof that a verified caller may ask for this external key: by the key rules, and by the policies,
+/// whose word is in it.
 ///
 /// It cannot be made elsewhere:
 /// ```compile_fail,E0451
@@ -248,6 +244,7 @@ pub struct Permit<'a> {
     id: &'a ExternalKeyId,
     keystore: &'a Settings,
     requests: &'a KeyLimiters,
+    _allowed: Allowed,
 }
 
 /// Whether a decryption follows the encryption.
@@ -481,6 +478,7 @@ mod tests {
             formats: Formats::Own,
             quota: limits::Settings::default(),
             key_quota: limits::Settings::default(),
+            authorization: Authorization::Open,
             encryption_limit: EncryptionLimit::default(),
             rotation: Rotation::default(),
         })

@@ -34,7 +34,7 @@
 //! | 5 process | [`daemon`], [`cli`], [`doctor`], [`config`], [`telemetry`] |
 //! | 4 compose | [`server`] |
 //! | 3 act | [`operations`], [`lifecycle`], [`client`], [`conformance`], [`catalogue`], [`counts`], [`tls`], [`metrics`], [`traces`], [`audit`] but for what is pure in it, [`hsm::fleet`], [`hsm::token`], [`hsm::lanes`], [`hsm::worker`], [`hsm::steward`], [`hsm::iv`], [`hsm::process`], [`hsm::pkcs11`] |
-//! | 2 decide | [`keystore`], [`limits`], [`audit::record`], [`audit::chain`], [`audit::checkpoint`], [`audit::verify`] with [`audit::json`] and [`audit::line`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`], [`hsm::transport`], [`counts::book`], [`counts::ledger`], [`counts::limit`], [`counts::store`] |
+//! | 2 decide | [`keystore`], [`policy`], [`limits`], [`audit::record`], [`audit::chain`], [`audit::checkpoint`], [`audit::verify`] with [`audit::json`] and [`audit::line`], [`hsm::backend`], [`hsm::fault`], [`hsm::codes`], [`hsm::key`], [`hsm::state`], [`hsm::freeze`], [`hsm::transport`], [`counts::book`], [`counts::ledger`], [`counts::limit`], [`counts::store`] |
 //! | 1 protocol | [`wire`], [`sigv4`] |
 //! | 0 words | [`names`], [`secret`], [`clock`] |
 //!
@@ -57,6 +57,7 @@ pub mod limits;
 pub mod metrics;
 pub mod names;
 pub mod operations;
+pub mod policy;
 pub mod secret;
 pub mod server;
 pub mod sigv4;

@@ -23,6 +23,7 @@ use crate::hsm::token::TokenState;
 use crate::limits::Exceeded;
 use crate::names::{AccessKeyId, ExternalKeyId, KeystoreName, TokenName};
 use crate::operations::{Part, Trace};
+use crate::policy::Outcome;
 use crate::wire::health::HealthStatus;
 pub use audit::AuditMetrics;
 pub use labels::{Closed, QuotaOf, TracesDropped};
@@ -53,6 +54,8 @@ pub struct Metrics {
     accept_errors: IntCounter,
     panics: IntCounter,
     over_quota: IntCounterVec,
+    authorization_decisions: IntCounterVec,
+    authorization_duration: Histogram,
     reloads: IntCounterVec,
     reload_success: Gauge,
     reload_refused: IntGauge,
@@ -159,6 +162,17 @@ impl Metrics {
                 "xksd_over_quota_total",
                 "Requests refused since the quota of their key store, or that of each key, was used up.",
                 &["keystore", "quota", "limit"],
+            ),
+            authorization_decisions: counters(
+                r,
+                "xksd_authorization_decisions_total",
+                "Requests put to authorization policies, by key store and outcome.",
+                &["keystore", "outcome"],
+            ),
+            authorization_duration: histogram(
+                r,
+                "xksd_authorization_duration_seconds",
+                "Time to put a request to the authorization policies.",
             ),
             panics: counter(
                 r,
@@ -418,6 +432,13 @@ impl Metrics {
             Exceeded::Concurrent => "concurrent",
         };
         self.over_quota.with_label_values(&[keystore.as_str(), quota, limit]).inc();
+    }
+
+    /// The policies of a key store have decided.
+    pub fn decided(&self, keystore: &KeystoreName, outcome: Outcome, took: Duration) {
+        let labels = [keystore.as_str(), outcome.label()];
+        self.authorization_decisions.with_label_values(&labels).inc();
+        self.authorization_duration.observe(took.as_secs_f64());
     }
 
     /// A request ended in a panic.

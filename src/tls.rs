@@ -229,6 +229,17 @@ fn client_verifier(
     Ok(Arc::new(SubjectVerifier { chain, subject }))
 }
 
+/// The subject of the certificate that a client showed, as RFC 4514 writes it; `None` if it was not
+/// asked for one.
+pub fn client_subject(session: &rustls::ServerConnection) -> Option<String> {
+    subject(session.peer_certificates()?.first()?)
+}
+
+fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
+    let certificate = x509_cert::Certificate::from_der(certificate).ok()?;
+    Some(certificate.tbs_certificate.subject.to_string())
+}
+
 /// Accepts a client whose chain is good and whose subject is the configured one (P-16).
 ///
 /// The subject is compared as a whole, not the DNS names: KMS is known by its subject.
@@ -253,9 +264,7 @@ impl ClientCertVerifier for SubjectVerifier {
             .chain
             .verify_client_cert(end_entity, intermediates, now)
             .inspect_err(|error| tracing::warn!(%error, "client certificate refused"))?;
-        let certificate = x509_cert::Certificate::from_der(end_entity)
-            .map_err(|_| rustls::CertificateError::BadEncoding)?;
-        let presented = certificate.tbs_certificate.subject.to_string();
+        let presented = subject(end_entity).ok_or(rustls::CertificateError::BadEncoding)?;
         if presented == self.subject.0 {
             return Ok(verified);
         }

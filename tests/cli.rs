@@ -51,6 +51,7 @@ prefix = "demo"
 regions = ["us-east-1"]
 tokens = ["hsm"]
 keys = ["*"]
+authorization.mode = "off"
 [[keystores.demo.credentials]]
 access_key_id = "ABCDEFGHIJKLMNOPQRST"
 secret = {{ file = "demo.secret" }}

@@ -69,6 +69,7 @@ prefix = "demo"
 regions = ["us-east-1"]
 tokens = ["hsm"]
 keys = ["good"]
+authorization.mode = "off"
 [[keystores.demo.credentials]]
 access_key_id = "ABCDEFGHIJKLMNOPQRST"
 secret = {{ file = "secret" }}

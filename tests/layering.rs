@@ -17,6 +17,7 @@ const LAYERS: [&[&str]; 6] = [
         "audit::json",
         "audit::line",
         "audit::verify",
+        "policy",
         "hsm::backend",
         "hsm::fault",
         "hsm::key",
@@ -52,7 +53,7 @@ const LAYERS: [&[&str]; 6] = [
 const EXCEPTIONS: [(&str, &str); 0] = [];
 
 /// Who may name what: a word that stands in a path, and the modules in which it may.
-const ONLY: [(&str, &[&str]); 12] = [
+const ONLY: [(&str, &[&str]); 14] = [
     ("cryptoki", &[]),
     ("cryptoki_sys", &["hsm::pkcs11"]),
     ("libloading", &["hsm::pkcs11"]),
@@ -64,6 +65,8 @@ const ONLY: [(&str, &[&str]); 12] = [
     ("clap", &["cli", "main"]),
     ("config", &["config", "daemon", "cli", "doctor"]),
     ("aws_sigv4", &["sigv4"]),
+    ("cedar_policy", &["policy"]),
+    ("miette", &["policy"]),
     ("tokio_rustls", &["server", "client"]),
 ];
 

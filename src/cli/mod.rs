@@ -13,6 +13,7 @@ mod doctor;
 mod failure;
 mod hsm_worker;
 mod keys;
+mod policy;
 mod reload;
 mod serve;
 mod startup;
@@ -35,7 +36,7 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, conformance a broken rule, bench bad answers, keys verify or audit verify a difference, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
+const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, conformance a broken rule, bench bad answers, keys verify or audit verify a difference, or policy something unexpected, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
     error, 71 refused by the operating system, 73 cannot be created or changed, 74 a file cannot be read or output not be written, \
     77 PIN refused, 78 configuration.";
 
@@ -55,6 +56,9 @@ enum Command {
     /// Make, list, revoke and export the credentials that KMS signs with
     #[command(subcommand)]
     Credentials(credentials::Credentials),
+    /// Check, test and explain authorization policies
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// Look for what will go wrong before KMS does: configuration, certificate, HSM, keys
     Doctor(doctor::Doctor),
     /// Examine a proxy, ours or another: the whole protocol, rule by rule
@@ -104,6 +108,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Keys(keys) => keys.run(),
         Command::Audit(audit) => audit.run(),
         Command::Credentials(credentials) => credentials.run(),
+        Command::Policy(policy) => policy.run(),
         Command::Doctor(doctor) => doctor.run(),
         Command::Conformance(conformance) => conformance.run(),
         Command::Bench(bench) => bench.run(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
+use super::authorization::authorization;
 use super::credentials::{SeenIds, credentials};
 use super::limits;
 use super::parse::{alternatives, flag, number_within};
@@ -70,6 +71,7 @@ fn keystore(
     let formats = formats(section);
     let quota = self::quota(section, "quota");
     let key_quota = self::quota(section, "key_quota");
+    let authorization = authorization(section);
     let credentials = credentials(name.as_ref(), name_text, section, &mut seen.access_key_ids);
     Some(Settings {
         name: name?,
@@ -84,6 +86,7 @@ fn keystore(
         formats: formats?,
         quota: quota?,
         key_quota: key_quota?,
+        authorization: authorization?,
         encryption_limit: EncryptionLimit::default(),
         rotation: Rotation::default(),
     })

@@ -1,17 +1,19 @@
 //! The configuration: what a file and the environment say, as the settings of every component.
 //!
 //! [`load`] reads the file and the overrides as one tree of values (`source`), takes it apart
-//! section by section (`server`, `traces`, `tokens`, `audit`, `keystores`) through a `reader` that
-//! collects every fault in a `report`, and gives a [`Config`] that is valid as a whole, or all
+//! section by section (`server`, `traces`, `tokens`, `audit`, `keystores` and its `authorization`) through a
+//! `reader` that collects every fault in a `report`, and gives a [`Config`] that is valid as a whole, or all
 //! [`ConfigErrors`]. Each key is read at one place, and there its default stands, written as in the file.
 
 mod audit;
+mod authorization;
 mod command;
 mod credentials;
 mod fault;
 mod keystores;
 mod limits;
 mod parse;
+pub mod policy_files;
 mod reader;
 mod report;
 mod secrets;
@@ -80,7 +82,8 @@ pub struct Config {
     pub secret_places: SecretPlaces,
     /// What is allowed and should not be: an inline PIN, for one.
     pub warnings: Vec<String>,
-    /// Every file that was read: the configuration itself, secrets, certificates.
+    /// Every file that was read: the configuration itself, secrets, certificates, policies. What was
+    /// named with a `*` is in it like that, for [`policy_files::find`].
     pub files: BTreeSet<PathBuf>,
     /// How often it is looked whether these have changed, to reload by itself; `None`: never.
     pub reload_on_change: Option<Duration>,

@@ -3,7 +3,6 @@
 //! Contents, not events: what Kubernetes mounts are links to links, all of which are replaced.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -12,10 +11,11 @@ use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
+use crate::config::policy_files;
 use crate::secret::{Fingerprint, Fingerprints};
 
 /// More than any file of a configuration has, in bytes; of larger ones only the beginning is looked at.
-const LOOKED_AT: u64 = 1024 * 1024;
+const LOOKED_AT: u64 = 17 * 1024 * 1024;
 
 /// The files, and what was in them.
 #[derive(Debug)]
@@ -74,19 +74,29 @@ impl Files {
     }
 }
 
-/// Of the contents, or of why there are none. Of a directory: of its files, with their names.
+/// Of the contents, or of why there are none. Of a directory, and of a name with a `*`: of the files
+/// that are meant, with their names.
 pub(super) fn fingerprint(fingerprints: &Fingerprints, path: &Path) -> Fingerprint {
     if let Ok(entries) = fs::read_dir(path) {
-        let mut names: Vec<OsString> = entries.flatten().map(|entry| entry.file_name()).collect();
-        names.sort();
-        let mut all = Vec::new();
-        for name in names {
-            all.extend(fingerprints.of(&[name.as_bytes()]).bytes());
-            all.extend(of_file(fingerprints, &path.join(name)).bytes());
-        }
-        return fingerprints.of(&[&all]);
+        let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        files.sort();
+        return of_files(fingerprints, &files);
     }
-    of_file(fingerprints, path)
+    match policy_files::find(path) {
+        Ok(files) if files != [path] => of_files(fingerprints, &files),
+        // It has no `*`, or none has such a name.
+        _ => of_file(fingerprints, path),
+    }
+}
+
+fn of_files(fingerprints: &Fingerprints, files: &[PathBuf]) -> Fingerprint {
+    let mut all = Vec::new();
+    for file in files {
+        let name = file.as_os_str().as_bytes();
+        all.extend(fingerprints.of(&[name]).bytes());
+        all.extend(of_file(fingerprints, file).bytes());
+    }
+    fingerprints.of(&[&all])
 }
 
 fn of_file(fingerprints: &Fingerprints, path: &Path) -> Fingerprint {
@@ -143,6 +153,26 @@ mod tests {
             change();
             assert!(!files.have_changed().await && files.have_changed().await);
             files.before_reading().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_with_a_star_is_the_files_that_fit() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let mut files = Files::new(Arc::default(), BTreeSet::from([path("*.cedar")]));
+        for (change, counts) in [
+            (&|| fs::write(path("one.cedar"), "1").unwrap(), true),
+            (&|| fs::write(path("one.cedar"), "2").unwrap(), true),
+            (&|| fs::write(path("two.json"), "2").unwrap(), false),
+            (&|| fs::rename(path("two.json"), path("two.cedar")).unwrap(), true),
+            (&|| fs::remove_file(path("one.cedar")).unwrap(), true),
+        ] as [(&dyn Fn(), bool); 5]
+        {
+            files.before_reading().await;
+            change();
+            assert!(!files.have_changed().await);
+            assert_eq!(files.have_changed().await, counts);
         }
     }
 

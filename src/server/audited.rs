@@ -99,7 +99,7 @@ impl Auditor {
             region,
             peer: record.peer(),
             client_subject,
-            decision: std::mem::take(&mut record.decision),
+            decision: std::mem::take(&mut record.verdict),
             outcome,
             token: record.trace.token.clone(),
             attempts: record.trace.attempts,

@@ -48,6 +48,7 @@ impl Serve for Xks {
             authority: parts.uri.authority().map(|authority| authority.to_string()),
             headers: parts.headers,
             peer: connection.peer,
+            client_subject: connection.client_subject.get().cloned(),
             arrived,
         };
         let waits_to_be_asked = head.headers.contains_key(EXPECT);

@@ -27,7 +27,7 @@ use super::proxy_header;
 use super::pulse::Pulse;
 use super::terms::{Admission, CurrentTerms};
 use crate::metrics::{Closed, Metrics};
-use crate::tls::Tls;
+use crate::tls::{self, Tls};
 
 /// AWS's network load balancer forgets a silent connection after 350 s.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -101,6 +101,8 @@ pub trait Serve: Clone + Send + Sync + 'static {
 pub struct Connection {
     /// The other end; what a trusted load balancer says it is.
     pub peer: SocketAddr,
+    /// Subject of its certificate, once the handshake has asked for one.
+    pub client_subject: OnceLock<Arc<str>>,
     /// Tells the stream when requests begin and end.
     pub activity: Arc<Activity>,
     /// Whose turn it is to have a body read.
@@ -237,9 +239,16 @@ impl<S: Serve> Acceptor<S> {
             () = place.evicted() => return self.count(|metrics| metrics.closed(Closed::Limit)),
         };
         let (bodies, close) = (Semaphore::new(BODIES), Notify::new());
-        let (activity, admission) = (Arc::default(), OnceLock::new());
-        let connection =
-            Arc::new(Connection { peer, activity, bodies, limits, admission, place, close });
+        let connection = Arc::new(Connection {
+            peer,
+            client_subject: OnceLock::new(),
+            activity: Arc::default(),
+            bodies,
+            limits,
+            admission: OnceLock::new(),
+            place,
+            close,
+        });
         // After the PROXY header, which may take its time: the handshake is by the terms of now.
         let mut terms = self.terms.clone();
         let now = terms.borrow_and_update().clone();
@@ -261,6 +270,9 @@ impl<S: Serve> Acceptor<S> {
                         self.count(|metrics| metrics.tls_handshake(start.elapsed()));
                         let (_, session) = stream.get_ref();
                         let h2 = session.alpn_protocol() == Some(b"h2");
+                        if let Some(subject) = tls::client_subject(session) {
+                            connection.client_subject.get_or_init(|| subject.into());
+                        }
                         let shown = session.peer_certificates().unwrap_or_default();
                         let shown = shown.iter().map(|shown| shown.clone().into_owned());
                         let admission = Admission::new(terms, shown.collect());

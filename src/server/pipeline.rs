@@ -13,12 +13,12 @@ use super::audited::Auditor;
 use super::record::Record;
 use super::rescue::{Failure, Rescued};
 use super::serving::{Lease, Serving};
-use crate::audit::record::Decision;
-use crate::clock::Deadline;
+use crate::audit::record::Decision as Verdict;
+use crate::clock::{Clock, Deadline};
 use crate::counts::Counts;
 use crate::hsm::fleet::Group;
 use crate::hsm::lanes::Lane;
-use crate::keystore::{Keystore, Keystores, Permit, Refused};
+use crate::keystore::{Asked, Keystore, Keystores, Permit};
 use crate::limits::Admission;
 use crate::metrics::Metrics;
 use crate::names::{ExternalKeyId, KeystoreName};
@@ -76,6 +76,8 @@ pub struct Head {
     pub headers: HeaderMap,
     /// Who sent it, by TCP or by a trusted load balancer's word.
     pub peer: SocketAddr,
+    /// Subject of the client's certificate, where one was asked for (P-16).
+    pub client_subject: Option<Arc<str>>,
     /// When it had arrived completely.
     pub arrived: Instant,
 }
@@ -166,9 +168,21 @@ impl Pipeline {
             Target::Key { id, operation } => {
                 // Before the body is looked at: what is too much costs next to nothing.
                 let admission = keystore.admit(&caller)?;
-                let (counts, id) = (now.counts.as_deref(), &id);
-                let mut call =
-                    KeyCall { caller, admission, keystore, id, group, counts, arrived, deadline };
+                let client_subject = head.client_subject.as_deref();
+                let mut call = KeyCall {
+                    caller,
+                    admission,
+                    keystore,
+                    id: &id,
+                    operation,
+                    client_subject,
+                    group,
+                    counts: now.counts.as_deref(),
+                    arrived,
+                    deadline,
+                    clock: self.verifier.clock(),
+                    metrics: &self.metrics,
+                };
                 match operation {
                     KeyOperation::Metadata => call.describe(body, record).await,
                     KeyOperation::Encrypt => call.encrypt(body, now.limits, record).await,
@@ -229,22 +243,39 @@ struct KeyCall<'a> {
     admission: Admission,
     keystore: &'a Keystore,
     id: &'a ExternalKeyId,
+    operation: KeyOperation,
+    client_subject: Option<&'a str>,
     group: &'a Group,
     counts: Option<&'a Counts>,
     arrived: Instant,
     deadline: Deadline,
+    clock: Clock,
+    metrics: &'a Metrics,
 }
 
 impl<'k> KeyCall<'k> {
-    /// The key store's word on the key's name, noted for the record.
-    fn permit(&self, record: &mut Record) -> Result<Permit<'k>, Refused> {
+    /// What the key rules and the policies say (P-80), once it is known what is asked; noted for the
+    /// record.
+    fn permit(&self, record: &mut Record) -> Result<Permit<'k>, Failure> {
         let rule = self.keystore.rule_for(self.id).map(|rule| format!("key-rule:{rule}"));
-        let permit = self.keystore.permit(&self.caller, &self.admission, self.id);
-        record.decision = match permit {
-            Ok(_) => Decision::Allowed(rule.into_iter().collect()),
-            Err(_) => Decision::Denied(Vec::new()),
+        let Self { operation, client_subject, .. } = *self;
+        let (metadata, time) = (&record.metadata, self.clock.now());
+        let asked = Asked { operation, metadata, client_subject, time };
+        let start = Instant::now();
+        let judged = self.keystore.judge(&self.caller, &self.admission, self.id, &asked);
+        let judged = judged.inspect_err(|_| record.verdict = Verdict::Denied(Vec::new()))?;
+        let mut decisive = Vec::new();
+        if let Some(decision) = judged.decision() {
+            self.metrics.decided(self.keystore.name(), decision.outcome(), start.elapsed());
+            decisive.extend(decision.policies().iter().map(|policy| policy.to_string()));
+            record.decision = Some(decision.clone());
+        }
+        let permit = judged.into_permit();
+        record.verdict = match permit {
+            Ok(_) => Verdict::Allowed(rule.into_iter().chain(decisive).collect()),
+            Err(_) => Verdict::Denied(decisive),
         };
-        permit
+        Ok(permit?)
     }
 
     async fn describe(

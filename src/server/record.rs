@@ -8,10 +8,11 @@ use tracing::field::display;
 
 use super::audited::Admitted;
 use super::rescue::{Rescued, Severity};
-use crate::audit::record::Decision;
+use crate::audit::record::Decision as Verdict;
 use crate::metrics::Metrics;
 use crate::names::{AccessKeyId, KeystoreName, Region};
 use crate::operations::{Part, Trace};
+use crate::policy::Decision;
 use crate::sigv4::Verified;
 use crate::traces::Traces;
 use crate::wire::ciphertext_format::CiphertextFormat;
@@ -34,10 +35,13 @@ pub struct Record {
     pub region: Option<Region>,
     /// What the request says of its origin; of a refused one, what could be read.
     pub metadata: RequestMetadata,
+    /// What the policies said (P-80); `None` where the key store has none, and where the request did
+    /// not come so far.
+    pub decision: Option<Decision>,
     /// What the operation left.
     pub trace: Trace,
     /// Whether the caller may use the key, and by which rule.
-    pub decision: Decision,
+    pub verdict: Verdict,
     /// Room in the audit log, once the caller is known and if there is one.
     pub admitted: Option<Admitted>,
 }
@@ -53,8 +57,9 @@ impl Record {
             access_key_id: None,
             region: None,
             metadata: RequestMetadata::default(),
+            decision: None,
             trace: Trace::default(),
-            decision: Decision::None,
+            verdict: Verdict::None,
             admitted: None,
         }
     }
@@ -110,8 +115,12 @@ impl Record {
             }
         }
         self.line(operation, key.map(display), outcome, took);
-        let Err(rescued) = outcome else { return };
         let kms_request_id = display(LogText::new(self.metadata.kms_request_id()));
+        for error in self.decision.iter().flat_map(Decision::errors) {
+            let (keystore, error) = (self.keystore.as_ref().map(display), LogText::new(error));
+            tracing::error!(kms_request_id, keystore, %error, "authorization could not be decided");
+        }
+        let Err(rescued) = outcome else { return };
         let token = self.trace.token.as_ref().map(display);
         let cause = display(&rescued.cause);
         match rescued.severity {
@@ -149,6 +158,8 @@ impl Record {
             via_service = metadata.kms_via_service().map(text),
             vpc = metadata.aws_source_vpc().map(text),
             vpce = metadata.aws_source_vpce().map(text),
+            decision = self.decision.as_ref().map(|decision| decision.outcome().label()),
+            policies = self.decision.as_ref().map(|decision| decision.policies().join(",")),
             access_key_id = self.access_key_id.as_ref().map(display),
             region = self.region.as_ref().map(display),
             peer = display(self.peer),

@@ -14,6 +14,7 @@ use crate::keystore::Refused;
 use crate::limits::Exceeded;
 use crate::metrics::QuotaOf;
 use crate::operations::OperationError;
+use crate::policy::Denial;
 use crate::sigv4;
 use crate::wire::error::{ErrorBody, ErrorName};
 use crate::wire::request_error::RequestError;
@@ -45,6 +46,9 @@ pub enum Failure {
     /// The caller is known and may not do this.
     #[error("{0}")]
     Refused(#[from] Refused),
+    /// The policies of the key store deny it (P-80).
+    #[error("{0}")]
+    Denied(#[from] Denial),
     /// The body is no request.
     #[error("{0}")]
     Request(#[from] RequestError),
@@ -163,6 +167,15 @@ fn translate(failure: &Failure) -> Translation {
             return (AuthenticationFailed, failure.advice().into(), Caller);
         }
         Failure::Refused(refused) => return refusal(*refused),
+        Failure::Denied(denial) => {
+            let denied = "the authorization policies of the external key store proxy do not allow \
+                          this request";
+            let message = match denial.reason() {
+                Some(reason) => format!("{denied}: {reason}").into(),
+                None => denied.into(),
+            };
+            return (AccessDenied, message, Caller);
+        }
         Failure::Request(error) => {
             let name = if error.is_unsupported() { UnsupportedOperation } else { Validation };
             return (name, error.to_string().into(), Caller);
@@ -426,9 +439,12 @@ mod tests {
             ["C_EncryptInit", "C_Decrypt"].map(|function| Fault::returned(function, code))
         });
         let unrecorded = [Unrecorded::Failing, Unrecorded::Behind].map(Failure::Unrecorded);
+        let longest = "\u{e9}".repeat(1000);
+        let denials = [None, Some("a reason"), Some(&*longest)].map(Denial::because);
         [Path, Method, BodyTooLarge, BodyLate, BodyBroken, Panicked]
             .into_iter()
             .chain(unrecorded)
+            .chain(denials.map(Failure::Denied))
             .chain(refusals.map(Failure::Refused))
             .chain(operations.map(Operation))
             .chain(faults.map(|fault| Operation(OperationError::Token(fault.into()))))

@@ -89,6 +89,11 @@ impl Verifier {
         Self { clock }
     }
 
+    /// The clock that it judges dates by.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// Checks the signature of a request for a key store that has these credentials and allows
     /// these Regions.
     ///

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 use super::fields;
 use super::limits::MAX_ARN_LEN;
 use super::object::{Object, ObjectError};
+use super::other_members::OtherMembers;
 use super::request_error::RequestError;
 use super::route::Operation;
 
@@ -23,6 +24,7 @@ pub struct RequestMetadata {
     kms_via_service: Option<String>,
     aws_source_vpc: Option<String>,
     aws_source_vpce: Option<String>,
+    others: OtherMembers,
 }
 
 impl RequestMetadata {
@@ -61,6 +63,20 @@ impl RequestMetadata {
         self.aws_source_vpce.as_deref()
     }
 
+    /// What version 1 of the protocol does not know of (P-21).
+    pub fn others(&self) -> &OtherMembers {
+        &self.others
+    }
+
+    /// Reads metadata that stand by themselves, outside of a request.
+    ///
+    /// # Errors
+    /// What `json` lacks that `operation` requires, or holds that no request may.
+    pub fn parse(json: &RawValue, operation: Operation) -> Result<Self, RequestError> {
+        let (metadata, said) = Self::read(Some(json), operation);
+        said.map(|()| metadata)
+    }
+
     /// Reads the member `requestMetadata`; with a fault in it, what could be read and the fault.
     pub(super) fn read(
         value: Option<&RawValue>,
@@ -72,6 +88,10 @@ impl RequestMetadata {
         };
         let (object, whole) = Object::read(value.get().as_bytes(), MEMBERS);
         // All members are read before the first fault is reported: a log line wants what there is.
+        let others = match whole {
+            Ok(()) if object.has_others() => OtherMembers::read(value.get(), &MEMBERS),
+            _ => OtherMembers::default(),
+        };
         let mut fault = whole.err().map(in_metadata);
         let mut read = |member, rule: Rule| {
             let text = fields::text(&object, member).unwrap_or_else(|error| {
@@ -92,6 +112,7 @@ impl RequestMetadata {
             kms_via_service: read(KMS_VIA_SERVICE, Rule::Optional),
             aws_source_vpc: read(AWS_SOURCE_VPC, Rule::Optional),
             aws_source_vpce: read(AWS_SOURCE_VPCE, Rule::Optional),
+            others,
         };
         (metadata, fault.map_or(Ok(()), Err))
     }
@@ -206,6 +227,8 @@ mod tests {
             assert_eq!(metadata.kms_via_service(), Some("ebs"));
             assert_eq!(metadata.aws_source_vpc(), Some("vpc-1"));
             assert_eq!(metadata.aws_source_vpce(), Some("vpce-1"));
+            let others: Vec<_> = metadata.others().iter().collect();
+            assert_eq!(others, [("sourceIdentity", r#"{"from":["the","future"]}"#)]);
         }
     }
 

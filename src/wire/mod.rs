@@ -47,6 +47,7 @@ pub mod limits;
 pub mod log_text;
 pub mod metadata;
 mod object;
+pub mod other_members;
 pub mod request;
 pub mod request_error;
 pub mod response;

@@ -9,7 +9,10 @@ use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 /// The known members of one JSON object, each as the JSON text that stands in the request.
-pub(super) struct Object<'a, const N: usize>([(&'static str, Option<&'a RawValue>); N]);
+pub(super) struct Object<'a, const N: usize> {
+    members: [(&'static str, Option<&'a RawValue>); N],
+    has_others: bool,
+}
 
 /// Why an object could not be taken apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +34,7 @@ impl<'a, const N: usize> Object<'a, N> {
         json: &'a [u8],
         names: [&'static str; N],
     ) -> (Self, Result<(), ObjectError>) {
-        let mut object = Self(names.map(|name| (name, None)));
+        let mut object = Self { members: names.map(|name| (name, None)), has_others: false };
         if json.trim_ascii_start().first() != Some(&b'{') {
             return (object, Err(ObjectError::NotAnObject));
         }
@@ -51,8 +54,13 @@ impl<'a, const N: usize> Object<'a, N> {
 
     /// The JSON text of a member; `None` if it is absent or null, which are alike (P-22).
     pub(super) fn member(&self, name: &str) -> Option<&'a RawValue> {
-        let (_, value) = self.0.iter().find(|(known, _)| *known == name)?;
+        let (_, value) = self.members.iter().find(|(known, _)| *known == name)?;
         value.filter(|value| value.get() != "null")
+    }
+
+    /// Whether members stood there that are not known.
+    pub(super) fn has_others(&self) -> bool {
+        self.has_others
     }
 }
 
@@ -81,7 +89,7 @@ impl<'de, const N: usize> Visitor<'de> for Members<'_, 'de, N> {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let mut unknown = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
-            match self.object.0.iter_mut().find(|(known, _)| *known == name) {
+            match self.object.members.iter_mut().find(|(known, _)| *known == name) {
                 Some((known, Some(_))) => {
                     *self.twice = Some(known);
                     return Err(A::Error::custom("duplicate member"));
@@ -90,6 +98,7 @@ impl<'de, const N: usize> Visitor<'de> for Members<'_, 'de, N> {
                 Some((_, value)) => *value = Some(map.next_value()?),
                 // P-21: what is not known is accepted.
                 None => {
+                    self.object.has_others = true;
                     map.next_value::<Skipped>()?;
                     if !unknown.insert(name) {
                         return Err(A::Error::custom("duplicate member"));

@@ -23,6 +23,7 @@ use xksd::keystore::{self, Keystore, Keystores, Rotation, VerifyWrites};
 use xksd::limits;
 use xksd::metrics::Metrics;
 use xksd::names::TokenName;
+use xksd::policy::Authorization;
 use xksd::secret::Secret;
 use xksd::server::pipeline::{Head, Pipeline, Snapshot};
 use xksd::server::rescue::Failure;
@@ -131,6 +132,7 @@ impl Proxy {
             formats: Formats::Own,
             quota: limits::Settings::default(),
             key_quota: limits::Settings::default(),
+            authorization: Authorization::Open,
             encryption_limit: encryption_limit.unwrap_or_default(),
             rotation: Rotation::default(),
         };
@@ -184,6 +186,7 @@ impl Proxy {
             authority: None,
             headers,
             peer: "192.0.2.1:1".parse().expect("it is an address"),
+            client_subject: None,
             arrived: Instant::now(),
         };
         let body = async { Ok::<_, Failure>(request.body) };

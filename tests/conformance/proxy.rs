@@ -30,6 +30,7 @@ use xksd::keystore::{self, Keystore, Keystores, Rotation, VerifyWrites};
 use xksd::limits;
 use xksd::metrics::Metrics;
 use xksd::names::{AccessKeyId, Region};
+use xksd::policy::Authorization;
 use xksd::secret::Secret;
 use xksd::server::pipeline::{Head, Pipeline, Snapshot};
 use xksd::server::rescue::Failure;
@@ -112,6 +113,7 @@ impl Proxy {
             quota: limits::Settings::default(),
             key_quota: limits::Settings::default(),
             encryption_limit: EncryptionLimit::default(),
+            authorization: Authorization::Open,
             rotation: Rotation::default(),
         };
         let group = Arc::new(Group::new(vec![token]));
@@ -191,6 +193,7 @@ impl Proxy {
             authority: None,
             headers: message.headers.clone(),
             peer: "192.0.2.1:1".parse().expect("it is an address"),
+            client_subject: None,
             arrived: Instant::now(),
         };
         let body = async {

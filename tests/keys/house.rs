@@ -102,7 +102,7 @@ impl House {
         let names: Vec<_> = tokens.iter().map(|token| token.name).collect();
         toml.push_str(&format!(
             "[keystores.demo]\nprefix = \"demo\"\nregions = [\"us-east-1\"]\nkeys = [\"*\"]\n\
-             tokens = {names:?}\n[[keystores.demo.credentials]]\n\
+             tokens = {names:?}\nauthorization.mode = \"off\"\n[[keystores.demo.credentials]]\n\
              access_key_id = \"ABCDEFGHIJKLMNOPQRST\"\nsecret = {{ file = \"secret\" }}\n"
         ));
         write(&directory.join("xksd.toml"), toml.as_bytes());

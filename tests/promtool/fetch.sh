@@ -15,8 +15,10 @@ without() {
     exit 0
 }
 
-command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
-    without 'this is neither Debian nor Ubuntu; have promtool in PATH'
+for tool in apt-get dpkg-deb; do
+    command -v "$tool" >/dev/null ||
+        without "there is no $tool: this is neither Debian nor Ubuntu; have promtool in PATH"
+done
 mkdir -p -- "$target"
 work=$(mktemp -d)
 trap 'rm -rf -- "$work"' EXIT

@@ -7,6 +7,7 @@
 mod activation;
 mod audit;
 mod audit_disk;
+mod authorization;
 mod aws_sample;
 mod bad_requests;
 mod bodies;

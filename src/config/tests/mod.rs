@@ -1,3 +1,4 @@
+mod authorization;
 mod credentials;
 mod faults;
 mod secrets;
@@ -39,6 +40,9 @@ prefix = "demo"
 regions = ["us-east-1"]
 tokens = ["hsm"]
 keys = ["demo-*", "other"]
+
+[keystores.demo.authorization]
+mode = "off"
 
 [[keystores.demo.credentials]]
 access_key_id = "ABCDEFGHIJKLMNOPQRST"

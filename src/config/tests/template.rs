@@ -16,6 +16,9 @@ fn dir() -> Dir {
     dir.certificate("tls/server");
     dir.certificate("tls/client-ca");
     dir.write("credentials/demo.secret", SECRET);
+    let permit = "@id(\"p\") permit (principal, action, resource);";
+    dir.write("policies/permit.cedar", permit);
+    dir.write("policies/entities.json", "[]");
     dir
 }
 

@@ -21,6 +21,7 @@ use xksd::keystore::{Keystore, Keystores, Rotation, Settings, VerifyWrites};
 use xksd::limits;
 use xksd::metrics::Metrics;
 use xksd::names::{AccessKeyId, Region};
+use xksd::policy::Authorization;
 use xksd::secret::Secret;
 use xksd::server::pipeline::{Head, Pipeline, Snapshot};
 use xksd::server::serving::Serving;
@@ -71,6 +72,7 @@ impl Site {
             }),
             quota: limits::Settings::default(),
             key_quota: limits::Settings::default(),
+            authorization: Authorization::Open,
             encryption_limit: EncryptionLimit::default(),
             rotation: Rotation::default(),
         });
@@ -124,6 +126,7 @@ impl Site {
             authority: None,
             headers,
             peer: "192.0.2.1:1".parse().unwrap(),
+            client_subject: None,
             arrived: Instant::now(),
         };
         let body = async { Ok::<_, Failure>(rest) };

@@ -3,6 +3,7 @@
 
 mod credentials;
 mod faults;
+mod policies;
 mod restart;
 mod sources;
 mod threads;

@@ -349,6 +349,9 @@ impl Site {
             "\n[keystores.{name}]\nprefix = \"{prefix}\"\nregions = [\"{REGION}\"]\n\
              tokens = {tokens:?}\nkeys = {keys:?}\nenabled = {enabled}\n"
         );
+        if !lines.iter().any(|line| line.starts_with("authorization")) {
+            toml.push_str("authorization = { mode = \"off\" }\n");
+        }
         for line in lines {
             writeln!(toml, "{line}").expect("strings grow");
         }

@@ -1,0 +1,32 @@
+//! Secondary authorization (P-80): from what is known of a request to yes or no, by the operator's
+//! policies in Cedar.
+//!
+//! [`Authorization::new`] reads the policies of one key store and validates them, strictly, against
+//! the schema in `xks.cedarschema`; what can't be right is refused with its place. For a request,
+//! [`Authorization::judge`] turns [`Facts`] into Cedar's principal, action, resource and context, and
+//! gives a [`Decision`] for the log and, if the request may go on, an [`Allowed`], without which there
+//! is no [`Permit`](crate::keystore::Permit).
+//!
+//! What Cedar answers is taken as it is, with one exception: where a policy can't be evaluated, Cedar
+//! decides by the others, and here the request is denied.
+
+pub mod arn;
+mod authorizer;
+mod decision;
+mod directory;
+mod explain;
+mod facts;
+mod fault;
+mod load;
+mod vocabulary;
+
+#[cfg(test)]
+mod tests;
+
+pub use authorizer::{Authorization, Authorizer, Settings};
+pub use decision::{Allowed, Decision, Denial, Mode, Outcome};
+pub use explain::{Explanation, Fit};
+pub use facts::Facts;
+pub use fault::{Place, PolicyFault};
+pub use load::Source;
+pub use vocabulary::SCHEMA;
