@@ -1,5 +1,6 @@
 //! The files of audit logs, in the order of their records.
 
+use std::borrow::Borrow;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -13,18 +14,18 @@ use crate::config::Config;
 
 /// The files that are named, those of directories that are, or those of the configuration: each chain's
 /// from its oldest on.
-pub(super) fn files(
+pub(super) fn files<C: Borrow<Config>>(
     named: &[PathBuf],
-    configuration: impl FnOnce() -> Result<Config, Failure>,
+    configuration: impl FnOnce() -> Result<C, Failure>,
 ) -> Result<Vec<PathBuf>, Failure> {
     let mut named = named.to_vec();
     if named.is_empty() {
         let config = configuration()?;
-        let audit = config.audit.ok_or_else(|| {
+        let audit = config.borrow().audit.as_ref().ok_or_else(|| {
             Failure::new(Exit::Config, "the configuration has no audit log")
                 .hint("name its files or directory, or set audit.directory")
         })?;
-        named.push(audit.place.directory);
+        named.push(audit.place.directory.clone());
     }
     let mut found = Vec::new();
     for path in named {

@@ -1,5 +1,6 @@
 //! Which tokens a command is about, and the way to them.
 
+use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -33,6 +34,9 @@ pub(in crate::cli) struct Scope {
     /// This token and no other
     #[arg(long, value_name = "NAME")]
     token: Option<TokenName>,
+    /// What the configuration says: read once, since its secrets may come from commands.
+    #[arg(skip)]
+    read: OnceCell<Config>,
 }
 
 /// What to take where neither key store nor token is named.
@@ -49,7 +53,7 @@ pub(in crate::cli) enum Unnamed {
 impl Scope {
     /// Where the daemon of this configuration can be told something, if anywhere.
     pub(super) fn control_socket(&self) -> Option<PathBuf> {
-        configuration(&self.config).ok()?.ops.control_socket
+        self.configuration().ok()?.ops.control_socket.clone()
     }
 
     /// Connects to the tokens that are meant. Those that fail are noted by the office.
@@ -78,7 +82,7 @@ impl Scope {
     }
 
     fn config(&self, unnamed: Unnamed) -> Result<(Config, Vec<TokenName>), Failure> {
-        let names = self.names(&configuration(&self.config)?, unnamed)?;
+        let names = self.names(self.configuration()?, unnamed)?;
         let is_meant = |name: &TokenName, _: &Token| names.contains(name);
         let config = configuration_for_modules(&self.config, Surroundings::Ours, is_meant)?;
         Ok((config, names))
@@ -87,8 +91,8 @@ impl Scope {
     /// Refuses a second version of this key where a key store that has the tokens meant, and reaches the
     /// key, writes ciphertexts which can't name one.
     pub(super) fn expect_versions(&self, id: &ExternalKeyId) -> Result<(), Failure> {
-        let config = configuration(&self.config)?;
-        let names = self.names(&config, Unnamed::Group)?;
+        let config = self.configuration()?;
+        let names = self.names(config, Unnamed::Group)?;
         let knows_none = |keystore: &&keystore::Settings| {
             matches!(keystore.formats, Formats::WriteAwsSample(_))
                 && keystore.tokens.iter().any(|token| names.contains(token))
@@ -105,8 +109,12 @@ impl Scope {
     }
 
     /// What the configuration says, before anything is connected to.
-    pub(in crate::cli) fn configuration(&self) -> Result<Config, Failure> {
-        Ok(configuration(&self.config)?)
+    pub(in crate::cli) fn configuration(&self) -> Result<&Config, Failure> {
+        if let Some(config) = self.read.get() {
+            return Ok(config);
+        }
+        let config = configuration(&self.config)?;
+        Ok(self.read.get_or_init(|| config))
     }
 
     fn names(&self, config: &Config, unnamed: Unnamed) -> Result<Vec<TokenName>, Failure> {
