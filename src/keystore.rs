@@ -221,11 +221,6 @@ impl Keystore {
     pub fn authorization(&self) -> &Authorization {
         &self.settings.authorization
     }
-
-    /// The first of its key rules that allows this external key id.
-    pub fn rule_for(&self, id: &ExternalKeyId) -> Option<&KeyRule> {
-        self.settings.keys.iter().find(|rule| rule.allows(id))
-    }
 }
 
 /// Proof that a verified caller may ask for this external key: by the key rules, and by the policies,

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{Keystore, Permit, Refused};
+use super::{KeyRule, Keystore, Permit, Refused};
 use crate::limits::Admission;
 use crate::names::ExternalKeyId;
 use crate::policy::{Allowed, Decision, Denial, Facts};
@@ -27,11 +27,17 @@ pub struct Asked<'a> {
 #[derive(Debug)]
 #[must_use]
 pub struct Judged<'a> {
+    rule: &'a KeyRule,
     decision: Option<Decision>,
     permit: Result<Permit<'a>, Denial>,
 }
 
 impl<'a> Judged<'a> {
+    /// The key rule that allows the external key id.
+    pub fn rule(&self) -> &'a KeyRule {
+        self.rule
+    }
+
     /// What the policies said, for the record; `None` where the key store has none.
     pub fn decision(&self) -> Option<&Decision> {
         self.decision.as_ref()
@@ -57,9 +63,8 @@ impl Keystore {
         asked: &Asked<'_>,
     ) -> Result<Judged<'a>, Refused> {
         self.open(caller)?;
-        if self.rule_for(id).is_none() {
-            return Err(Refused::KeyNotAllowed);
-        }
+        let mut rules = self.settings.keys.iter();
+        let rule = rules.find(|rule| rule.allows(id)).ok_or(Refused::KeyNotAllowed)?;
         let Asked { operation, metadata, client_subject, time } = *asked;
         let facts = Facts {
             operation,
@@ -73,7 +78,7 @@ impl Keystore {
         };
         let (decision, verdict) = self.settings.authorization.judge(&facts);
         let permit = verdict.map(|allowed| self.permit(id, allowed));
-        Ok(Judged { decision, permit })
+        Ok(Judged { rule, decision, permit })
     }
 
     fn permit<'a>(&'a self, id: &'a ExternalKeyId, allowed: Allowed) -> Permit<'a> {

@@ -2,6 +2,7 @@
 //! one asks for: a signature that holds, a permit for the key's name, the key itself.
 
 use std::collections::HashMap;
+use std::iter::once;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::limits::Admission;
 use crate::metrics::Metrics;
 use crate::names::{ExternalKeyId, KeystoreName};
 use crate::operations::{self, Call, Part};
+use crate::policy::Decision;
 use crate::sigv4::{SignedRequest, Verified, Verifier};
 use crate::traces::Traces;
 use crate::wire::limits::Limits;
@@ -257,24 +259,29 @@ impl<'k> KeyCall<'k> {
     /// What the key rules and the policies say (P-80), once it is known what is asked; noted for the
     /// record.
     fn permit(&self, record: &mut Record) -> Result<Permit<'k>, Failure> {
-        let rule = self.keystore.rule_for(self.id).map(|rule| format!("key-rule:{rule}"));
         let Self { operation, client_subject, .. } = *self;
         let (metadata, time) = (&record.metadata, self.clock.now());
         let asked = Asked { operation, metadata, client_subject, time };
         let start = Instant::now();
         let judged = self.keystore.judge(&self.caller, &self.admission, self.id, &asked);
         let judged = judged.inspect_err(|_| record.verdict = Verdict::Denied(Vec::new()))?;
-        let mut decisive = Vec::new();
+        let rule = judged.rule();
         if let Some(decision) = judged.decision() {
             self.metrics.decided(self.keystore.name(), decision.outcome(), start.elapsed());
-            decisive.extend(decision.policies().iter().map(|policy| policy.to_string()));
             record.decision = Some(decision.clone());
         }
         let permit = judged.into_permit();
-        record.verdict = match permit {
-            Ok(_) => Verdict::Allowed(rule.into_iter().chain(decisive).collect()),
-            Err(_) => Verdict::Denied(decisive),
-        };
+        // Without an audit log nobody reads it.
+        if record.admitted.is_some() {
+            let policies = record.decision.iter().flat_map(Decision::policies);
+            let policies = policies.map(|policy| policy.to_string());
+            record.verdict = match permit {
+                Ok(_) => {
+                    Verdict::Allowed(once(format!("key-rule:{rule}")).chain(policies).collect())
+                }
+                Err(_) => Verdict::Denied(policies.collect()),
+            };
+        }
         Ok(permit?)
     }
 
