@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::json::{Object, hex, unhex};
-use super::record::Event;
+use super::record::Draft;
 
 /// SHA-256 of a record's line, without its line end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -142,23 +142,31 @@ impl Chain {
     }
 
     /// Adds a record; gives its line, without line end.
-    pub fn append(&mut self, time: SystemTime, event: &Event) -> String {
+    pub fn append(&mut self, time: SystemTime, record: impl Into<Draft>) -> String {
+        let mut lines = String::new();
+        self.append_to(&mut lines, time, &record.into());
+        lines
+    }
+
+    /// Adds a record; its line goes behind others, without line end.
+    pub(super) fn append_to(&mut self, lines: &mut String, time: SystemTime, record: &Draft) {
         let seq = self.head.seq.saturating_add(1);
-        let mut object = Object::new();
+        let start = lines.len();
+        let mut object = Object::behind(std::mem::take(lines));
         object.number("seq", seq);
         object.bytes("chain", self.id.as_bytes());
         object.bytes("prev", self.head.hash.as_bytes());
         object.time("time", time);
-        object.text("type", event.kind());
-        event.write(&mut object);
-        let line = object.finish();
-        self.head = Head { seq, hash: Hash::of(line.as_bytes()) };
-        line
+        record.write(&mut object);
+        *lines = object.finish();
+        let line = lines.as_bytes().get(start..).unwrap_or_default();
+        self.head = Head { seq, hash: Hash::of(line) };
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::Event;
     use super::*;
 
     #[test]

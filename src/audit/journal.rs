@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::checkpoint::Statement;
 use super::disk::Local;
 use super::log::Settings;
-use super::record::Event;
+use super::record::{Draft, Event};
 use super::seal;
 use super::store::{Place, Store, StoreError, host, make_directory};
 use crate::hsm::backend::Session;
@@ -57,7 +57,7 @@ impl Journal {
     ///
     /// # Errors
     /// The operating system's; the record is written with the next one then.
-    pub fn record(&mut self, event: &Event) -> io::Result<()> {
+    pub fn record(&mut self, event: impl Into<Draft>) -> io::Result<()> {
         let now = SystemTime::now();
         self.0.append(now, event);
         self.0.sync(now)
@@ -73,7 +73,7 @@ impl Journal {
         let statement = Statement::new(self.0.chain(), self.0.head(), now, &host());
         let sealed = seal::seal(session, statement, token.as_str());
         let Some(sealed) = sealed.map_err(|fault| fault.to_string())? else { return Ok(false) };
-        self.record(&Event::Checkpoint(Box::new(sealed))).map_err(|error| error.to_string())?;
+        self.record(Event::Checkpoint(Box::new(sealed))).map_err(|error| error.to_string())?;
         Ok(true)
     }
 }

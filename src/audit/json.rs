@@ -27,7 +27,10 @@ pub fn time_text(time: SystemTime) -> String {
 /// An object that is being written.
 #[derive(Debug)]
 pub struct Object {
+    /// What it stands behind, and itself.
     text: String,
+    /// It has no member yet.
+    is_empty: bool,
 }
 
 impl Default for Object {
@@ -39,13 +42,28 @@ impl Default for Object {
 impl Object {
     /// An empty one.
     pub fn new() -> Self {
-        Self { text: "{".to_owned() }
+        Self::behind(String::new())
+    }
+
+    /// An empty one, with memory for so many bytes.
+    pub fn with_room(bytes: usize) -> Self {
+        Self::behind(String::with_capacity(bytes))
+    }
+
+    /// An empty one, behind whatever this is.
+    pub fn behind(mut text: String) -> Self {
+        text.push('{');
+        Self { text, is_empty: true }
+    }
+
+    fn comma(&mut self) {
+        if !std::mem::take(&mut self.is_empty) {
+            self.text.push(',');
+        }
     }
 
     fn name(&mut self, name: &'static str) {
-        if self.text.len() > 1 {
-            self.text.push(',');
-        }
+        self.comma();
         self.text.push('"');
         self.text.push_str(name);
         self.text.push_str("\":");
@@ -86,7 +104,7 @@ impl Object {
     pub fn bytes(&mut self, name: &'static str, value: &[u8]) {
         self.name(name);
         self.text.push('"');
-        self.text.push_str(&hex(value));
+        push_hex(&mut self.text, value);
         self.text.push('"');
     }
 
@@ -109,7 +127,14 @@ impl Object {
         self.text.push_str(value);
     }
 
-    /// The whole.
+    /// Adds the members of an object that was written before, and has some.
+    pub fn members_of(&mut self, object: &str) {
+        let members = object.strip_prefix('{').and_then(|object| object.strip_suffix('}'));
+        self.comma();
+        self.text.push_str(members.unwrap_or_default());
+    }
+
+    /// The whole, and what it stands behind.
     pub fn finish(mut self) -> String {
         self.text.push('}');
         self.text
@@ -119,12 +144,16 @@ impl Object {
 /// Lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().saturating_mul(2));
+    push_hex(&mut text, bytes);
+    text
+}
+
+fn push_hex(text: &mut String, bytes: &[u8]) {
     for byte in bytes {
         for digit in [byte >> 4, byte & 0xf] {
             text.push(char::from(digit + if digit < 10 { b'0' } else { b'a' - 10 }));
         }
     }
-    text
 }
 
 /// Reads an even number of lower-case hexadecimal digits, and nothing else.

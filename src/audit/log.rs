@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use super::chain::{ChainId, Head};
 use super::copies::Destination;
 use super::disk::{Disk, Local};
-use super::record::{Event, Gap, Refused};
+use super::record::{Draft, Gap, Refused};
 use super::store::{Place, Store, StoreError};
 use super::writer::Writer;
 use crate::clock::Deadline;
@@ -125,7 +125,7 @@ pub(super) struct State {
 pub(super) struct Entry {
     pub(super) time: SystemTime,
     pub(super) since: Instant,
-    pub(super) event: Event,
+    pub(super) record: Draft,
     /// Whether it holds a seat.
     pub(super) is_seated: bool,
     /// Told once it is synced.
@@ -204,9 +204,10 @@ impl Log {
     }
 
     /// Adds a record of xksd's own, which nobody waits for.
-    pub fn note(&self, event: Event) {
+    pub fn note(&self, record: impl Into<Draft>) {
+        let record = record.into();
         let mut state = self.shared.lock();
-        self.shared.push(&mut state, event, false, None);
+        self.shared.push(&mut state, record, false, None);
     }
 
     /// Whether requests are served, as far as this log is concerned.
@@ -266,8 +267,9 @@ pub struct Seat {
 
 impl Seat {
     /// Leaves the record. Where answers wait for theirs, the receipt tells when it is safe.
-    pub fn keep(mut self, event: Event) -> Option<Receipt> {
+    pub fn keep(mut self, record: impl Into<Draft>) -> Option<Receipt> {
         self.is_used = true;
+        let record = record.into();
         let mut state = self.shared.lock();
         if !self.is_seated {
             let reason = Unrecorded::Behind.reason(&state);
@@ -282,7 +284,7 @@ impl Seat {
             }
             false => (None, None),
         };
-        self.shared.push(&mut state, event, true, receipt);
+        self.shared.push(&mut state, record, true, receipt);
         waiting
     }
 }
@@ -370,13 +372,13 @@ impl Shared {
     fn push(
         &self,
         state: &mut State,
-        event: Event,
+        record: Draft,
         is_seated: bool,
         receipt: Option<oneshot::Sender<()>>,
     ) {
         let (time, since) = (SystemTime::now(), Instant::now());
         state.oldest.get_or_insert(since);
-        state.queue.push_back(Entry { time, since, event, is_seated, receipt });
+        state.queue.push_back(Entry { time, since, record, is_seated, receipt });
         if state.is_waiting {
             self.changed.notify_all();
         }

@@ -1,4 +1,7 @@
 //! What is recorded. Never a plaintext, a ciphertext, a PIN or a secret: no field holds any.
+//!
+//! Requests are written down by whoever served them, out of what they have at hand; so the one thread
+//! that numbers and hashes all records has little to do for each.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -8,7 +11,15 @@ use super::json::Object;
 use crate::names::{AccessKeyId, ExternalKeyId, KeyVersion, KeystoreName, Region, TokenName};
 use crate::wire::metadata::RequestMetadata;
 
-/// One thing that happened.
+/// A record as it will stand in the log, but for its number, time and hash.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    kind: &'static str,
+    /// An object in canonical JSON, `type` first.
+    text: String,
+}
+
+/// One thing that happened to the log or through an administrator.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A writer began, and says what it went on from.
@@ -27,8 +38,6 @@ pub enum Event {
         /// What is the matter with it.
         reason: String,
     },
-    /// A request whose caller was authenticated.
-    Request(Box<Request>),
     /// Requests whose caller was not, counted.
     Refused(Refused),
     /// What an administrator did, or is about to do.
@@ -101,33 +110,33 @@ impl Decision {
     }
 }
 
-/// A request, as it ended.
+/// A request whose caller was authenticated, as it ended.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct Request<'a> {
     /// Of the XKS protocol: `Encrypt`.
     pub operation: &'static str,
     /// Whose key store.
-    pub keystore: KeystoreName,
+    pub keystore: &'a KeystoreName,
     /// The external key id, unless it is a health check.
-    pub key: Option<ExternalKeyId>,
+    pub key: Option<&'a ExternalKeyId>,
     /// The version that was used.
     pub version: Option<KeyVersion>,
     /// What KMS says of the request's origin.
-    pub metadata: RequestMetadata,
+    pub metadata: &'a RequestMetadata,
     /// Whose secret signed.
-    pub access_key_id: AccessKeyId,
+    pub access_key_id: &'a AccessKeyId,
     /// From which Region KMS called.
-    pub region: Region,
+    pub region: &'a Region,
     /// Who sent it.
     pub peer: SocketAddr,
     /// Subject of the client's certificate, where one was asked for.
-    pub client_subject: Option<String>,
+    pub client_subject: Option<&'a str>,
     /// Whether it was allowed.
-    pub decision: Decision,
+    pub decision: &'a Decision,
     /// `OK`, or the error's name.
     pub outcome: &'static str,
     /// The token that it was last sent to.
-    pub token: Option<TokenName>,
+    pub token: Option<&'a TokenName>,
     /// How often it was sent to one.
     pub attempts: u32,
     /// Time in queues.
@@ -197,24 +206,69 @@ pub enum Step {
     },
 }
 
-impl Event {
+const CHECKPOINT: &str = "checkpoint";
+
+/// Room for the record of an ordinary request, its number and hash included.
+const ROOM: usize = 1024;
+
+impl Draft {
+    fn new(kind: &'static str, write: impl FnOnce(&mut Object)) -> Self {
+        let mut object = Object::with_room(ROOM);
+        object.text("type", kind);
+        write(&mut object);
+        Self { kind, text: object.finish() }
+    }
+
     /// Its `type`.
     pub fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// It is a checkpoint.
+    pub(super) fn is_checkpoint(&self) -> bool {
+        self.kind == CHECKPOINT
+    }
+
+    /// Adds what it says to an object that has its number and hash.
+    pub(super) fn write(&self, object: &mut Object) {
+        object.members_of(&self.text);
+    }
+}
+
+impl From<&Event> for Draft {
+    fn from(event: &Event) -> Self {
+        Self::new(event.kind(), |object| event.write(object))
+    }
+}
+
+impl From<Event> for Draft {
+    fn from(event: Event) -> Self {
+        Self::from(&event)
+    }
+}
+
+impl From<Request<'_>> for Draft {
+    fn from(request: Request<'_>) -> Self {
+        Self::new("request", |object| request.write(object))
+    }
+}
+
+impl Event {
+    /// Its `type`.
+    fn kind(&self) -> &'static str {
         match self {
             Self::Opened(_) => "opened",
             Self::Closed => "closed",
             Self::Repaired(_) => "repaired",
             Self::Gap(_) => "gap",
             Self::FileLost { .. } => "file_lost",
-            Self::Request(_) => "request",
             Self::Refused(_) => "refused",
             Self::Administration(_) => "administration",
-            Self::Checkpoint(_) => "checkpoint",
+            Self::Checkpoint(_) => CHECKPOINT,
         }
     }
 
-    /// Adds its own members to those that every record has.
-    pub fn write(&self, object: &mut Object) {
+    fn write(&self, object: &mut Object) {
         match self {
             Self::Opened(Opened { host, writer, instead_of }) => {
                 object.text("host", host);
@@ -239,7 +293,6 @@ impl Event {
                 object.text("file", file);
                 object.text("reason", reason);
             }
-            Self::Request(request) => request.write(object),
             Self::Refused(Refused { keystore, reason, count, from }) => {
                 object.text("keystore", keystore.as_str());
                 object.text("reason", reason);
@@ -252,14 +305,14 @@ impl Event {
     }
 }
 
-impl Request {
+impl Request<'_> {
     fn write(&self, object: &mut Object) {
-        let metadata = &self.metadata;
+        let metadata = self.metadata;
         object.text("kms_request_id", metadata.kms_request_id());
         object.text("kms_operation", metadata.kms_operation());
         object.text("operation", self.operation);
         object.text("keystore", self.keystore.as_str());
-        object.optional("key", self.key.as_ref().map(ExternalKeyId::as_str));
+        object.optional("key", self.key.map(ExternalKeyId::as_str));
         if let Some(version) = self.version {
             object.number("version", version.number().into());
         }
@@ -269,12 +322,12 @@ impl Request {
         object.optional("vpc", metadata.aws_source_vpc());
         object.optional("vpce", metadata.aws_source_vpce());
         object.text("access_key_id", self.access_key_id.as_str());
-        object.shown("region", &self.region);
+        object.text("region", self.region.as_str());
         object.shown("peer", self.peer);
-        object.optional("client_subject", self.client_subject.as_deref());
+        object.optional("client_subject", self.client_subject);
         self.decision.write(object);
         object.text("outcome", self.outcome);
-        object.optional("hsm", self.token.as_ref().map(TokenName::as_str));
+        object.optional("hsm", self.token.map(TokenName::as_str));
         object.number("attempts", self.attempts.into());
         object.number("queue_us", microseconds(self.queued));
         object.number("hsm_us", microseconds(self.hsm));
@@ -317,28 +370,21 @@ fn microseconds(time: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn written(event: &Event) -> String {
-        let mut object = Object::new();
-        object.text("type", event.kind());
-        event.write(&mut object);
-        object.finish()
-    }
-
     #[test]
     fn a_request_holds_what_p_81_asks_for() {
         let request = Request {
             operation: "Encrypt",
-            keystore: "demo".parse().unwrap(),
-            key: Some("demo-key".parse().unwrap()),
+            keystore: &"demo".parse().unwrap(),
+            key: Some(&"demo-key".parse().unwrap()),
             version: Some(KeyVersion::new(3)),
-            metadata: RequestMetadata::default(),
-            access_key_id: "ABCDEFGHIJKLMNOPQRST".parse().unwrap(),
-            region: "us-east-1".parse().unwrap(),
+            metadata: &RequestMetadata::default(),
+            access_key_id: &"ABCDEFGHIJKLMNOPQRST".parse().unwrap(),
+            region: &"us-east-1".parse().unwrap(),
             peer: "10.0.0.1:1234".parse().unwrap(),
-            client_subject: Some("CN=\"kms\"".to_owned()),
-            decision: Decision::Allowed(vec!["key-rule:demo-*".to_owned()]),
+            client_subject: Some("CN=\"kms\""),
+            decision: &Decision::Allowed(vec!["key-rule:demo-*".to_owned()]),
             outcome: "OK",
-            token: Some("hsm".parse().unwrap()),
+            token: Some(&"hsm".parse().unwrap()),
             attempts: 1,
             queued: Duration::from_nanos(1999),
             hsm: Duration::from_millis(2),
@@ -352,7 +398,7 @@ mod tests {
             r#""policies":["key-rule:demo-*"],"outcome":"OK","hsm":"hsm","attempts":1,"#,
             r#""queue_us":1,"hsm_us":2000,"total_us":18446744073709551615}"#,
         );
-        assert_eq!(written(&Event::Request(Box::new(request))), expected);
+        assert_eq!(Draft::from(request).text, expected);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use rustix::fs::{FlockOperation, flock};
 use super::chain::{Chain, ChainId, Head};
 use super::disk::{Disk, Sheet};
 use super::names::FileName;
-use super::record::{Event, Opened};
+use super::record::{Draft, Event, Opened};
 use super::recovery;
 
 /// Held by the one who writes.
@@ -68,7 +68,7 @@ pub struct Store {
     /// How much of it is synced.
     synced: u64,
     /// Lines that are not synced, and how much of them is written.
-    unsynced: Vec<u8>,
+    unsynced: String,
     written: usize,
 }
 
@@ -115,14 +115,14 @@ impl Store {
                 (name, 0, Open(sheet))
             }
         };
-        let (unsynced, written) = (Vec::new(), 0);
+        let (unsynced, written) = (String::new(), 0);
         let (open, is_foreign) = (Some(open), false);
         let mut store =
             Self { place, disk, lock, chain, open, is_foreign, name, synced, unsynced, written };
         for repaired in repaired {
-            store.append(now, &Event::Repaired(repaired));
+            store.append(now, Event::Repaired(repaired));
         }
-        store.append(now, &Event::Opened(Opened { host: host(), writer, instead_of }));
+        store.append(now, Event::Opened(Opened { host: host(), writer, instead_of }));
         Ok(store)
     }
 
@@ -142,11 +142,12 @@ impl Store {
     }
 
     /// Adds a record to those that are to be written; gives its line.
-    pub fn append(&mut self, time: SystemTime, event: &Event) -> String {
-        let line = self.chain.append(time, event);
-        self.unsynced.extend_from_slice(line.as_bytes());
-        self.unsynced.push(b'\n');
-        line
+    pub fn append(&mut self, time: SystemTime, record: impl Into<Draft>) -> &str {
+        let start = self.unsynced.len();
+        self.chain.append_to(&mut self.unsynced, time, &record.into());
+        let end = self.unsynced.len();
+        self.unsynced.push('\n');
+        self.unsynced.get(start..end).unwrap_or_default()
     }
 
     /// Writes what was added. It survives the end of this process then, and not yet a power cut.
@@ -174,7 +175,7 @@ impl Store {
         if self.open.is_none() {
             self.reopen(now)?;
         }
-        let rest = self.unsynced.get(self.written..).unwrap_or_default();
+        let rest = self.unsynced.as_bytes().get(self.written..).unwrap_or_default();
         if let Some(Open(sheet)) = &mut self.open
             && !rest.is_empty()
         {
@@ -239,7 +240,7 @@ impl Store {
                 self.lock = self.lock_again()?;
                 let (file, reason) = (self.name.to_string(), reason.to_string());
                 self.create(now)?;
-                self.append(now, &Event::FileLost { file, reason });
+                self.append(now, Event::FileLost { file, reason });
             }
         }
         Ok(())
@@ -258,7 +259,7 @@ impl Store {
     }
 
     fn first_unsynced(&self) -> u64 {
-        let lines = self.unsynced.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let lines = self.unsynced.bytes().filter(|byte| *byte == b'\n').count() as u64;
         self.chain.head().seq.saturating_add(1).saturating_sub(lines)
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::copies::{Copies, Destination};
 use super::log::{Safe, Shared};
-use super::record::{Event, Refused};
+use super::record::{Draft, Event, Refused};
 use super::store::Store;
 
 /// How long records are gathered before they are written in one call: what the end of this process,
@@ -62,7 +62,7 @@ impl Writer {
         loop {
             let is_stopping = self.take();
             if is_stopping {
-                self.append(SystemTime::now(), &Event::Closed);
+                self.append(SystemTime::now(), Event::Closed);
             }
             let now = SystemTime::now();
             if is_stopping || self.is_due() {
@@ -94,13 +94,13 @@ impl Writer {
         let refused = if is_time { std::mem::take(&mut state.refused) } else { Default::default() };
         drop(state);
         for entry in queue {
-            self.append(entry.time, &entry.event);
+            self.append(entry.time, entry.record);
             self.seats = self.seats.saturating_add(usize::from(entry.is_seated));
             self.receipts.extend(entry.receipt);
         }
         let now = SystemTime::now();
         if let Some(gap) = gap {
-            self.append(now, &Event::Gap(gap));
+            self.append(now, Event::Gap(gap));
         }
         if is_time {
             self.summed = Instant::now();
@@ -109,7 +109,7 @@ impl Writer {
                 (a.keystore.as_str(), a.reason).cmp(&(b.keystore.as_str(), b.reason))
             });
             for refused in refused {
-                self.append(now, &Event::Refused(refused));
+                self.append(now, Event::Refused(refused));
             }
         }
         is_stopping
@@ -133,13 +133,15 @@ impl Writer {
         }
     }
 
-    fn append(&mut self, time: SystemTime, event: &Event) {
-        let line = self.store.append(time, event);
-        self.shared.metrics.recorded(event.kind(), line.len().saturating_add(1));
-        if !matches!(event, Event::Checkpoint(_)) {
+    fn append(&mut self, time: SystemTime, record: impl Into<Draft>) {
+        let record = record.into();
+        let (kind, is_checkpoint) = (record.kind(), record.is_checkpoint());
+        let line = self.store.append(time, record);
+        self.shared.metrics.recorded(kind, line.len().saturating_add(1));
+        if !is_checkpoint {
             self.records = self.records.saturating_add(1);
         }
-        self.copies.offer(&line);
+        self.copies.offer(line);
     }
 
     /// Syncs, however often it takes; gives up only if everything ends.

@@ -9,10 +9,8 @@ use tokio::task::JoinSet;
 use crate::audit::log::{Log, Settings};
 use crate::audit::sealer::{self, Running, SealError};
 use crate::audit::store::StoreError;
-use crate::config::Transport;
 use crate::metrics::Metrics;
 use crate::names::TokenName;
-use crate::tls::{self, ClientAuth};
 
 /// How long the last records may take to be written.
 const WRITE_PATIENCE: Duration = Duration::from_secs(5);
@@ -112,15 +110,5 @@ async fn watch(log: Log, settings: Settings) {
             }
         }
         was_late = is_late;
-    }
-}
-
-/// The subject without which TLS accepts no client, for audit records.
-pub(super) fn client_subject(transport: &Transport) -> Option<String> {
-    match transport {
-        Transport::Tls(tls::Settings {
-            client_auth: ClientAuth::Required { subject, .. }, ..
-        }) => Some(subject.to_string()),
-        _ => None,
     }
 }

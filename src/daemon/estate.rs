@@ -8,7 +8,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::audit::client_subject;
 use super::candidates::{self, Candidate, Objection};
 use super::fixed::Fixed;
 use super::groups::Groups;
@@ -161,7 +160,6 @@ impl Estate {
             counts: counts.clone(),
             limits: wire::limits::Limits::default(),
             deadline: server.deadline,
-            client_subject: client_subject(&server.transport),
         };
         transport.show(&metrics);
         metrics.configured(0);
@@ -331,7 +329,6 @@ impl Estate {
             counts: self.counts.clone(),
             limits: before.limits,
             deadline: server.deadline,
-            client_subject: client_subject(&server.transport),
         });
         drop(before);
         for Candidate { started, before } in &candidates {

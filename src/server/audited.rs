@@ -1,11 +1,13 @@
 //! Requests and the audit log (P-81): room for a record before a request is served, the record when it
 //! ends.
 
-use super::pipeline::Snapshot;
+use std::sync::Arc;
+
+use super::pipeline::Head;
 use super::record::Record;
 use super::rescue::{Failure, Rescued};
 use crate::audit::log::{Log, Seat};
-use crate::audit::record::{Event, Request};
+use crate::audit::record::Request;
 use crate::clock::Deadline;
 use crate::keystore::Keystore;
 use crate::names::{AccessKeyId, ExternalKeyId, KeystoreName, Region};
@@ -27,7 +29,7 @@ pub struct Admitted {
     seat: Seat,
     /// When whoever sent it has to have the answer.
     deadline: Deadline,
-    client_subject: Option<String>,
+    client_subject: Option<Arc<str>>,
     operation: &'static str,
     keystore: KeystoreName,
     key: Option<ExternalKeyId>,
@@ -44,7 +46,7 @@ impl Auditor {
     /// Makes room for the record of an authenticated request.
     pub(super) fn admit(
         &self,
-        now: &Snapshot,
+        head: &Head,
         keystore: &Keystore,
         caller: &Verified,
         (route, deadline): (&Route, Deadline),
@@ -53,7 +55,7 @@ impl Auditor {
         Ok(Some(Admitted {
             seat: log.admit()?,
             deadline,
-            client_subject: now.client_subject.clone(),
+            client_subject: head.client_subject.clone(),
             operation: route.operation().name(),
             keystore: keystore.name().clone(),
             key: route.key().cloned(),
@@ -79,36 +81,26 @@ impl Auditor {
         let result = result.map_err(Rescued::from);
         let Some(admitted) = record.admitted.take() else { return result };
         let outcome = result.as_ref().map_or_else(|error| error.body.name().as_str(), |_| "OK");
-        let Admitted {
-            seat,
-            deadline,
-            client_subject,
-            operation,
-            keystore,
-            key,
-            access_key_id,
-            region,
-        } = admitted;
-        let receipt = seat.keep(Event::Request(Box::new(Request {
-            operation,
-            keystore,
-            key,
+        let receipt = admitted.seat.keep(Request {
+            operation: admitted.operation,
+            keystore: &admitted.keystore,
+            key: admitted.key.as_ref(),
             version: record.trace.version,
-            metadata: record.metadata.clone(),
-            access_key_id,
-            region,
+            metadata: &record.metadata,
+            access_key_id: &admitted.access_key_id,
+            region: &admitted.region,
             peer: record.peer(),
-            client_subject,
-            decision: std::mem::take(&mut record.verdict),
+            client_subject: admitted.client_subject.as_deref(),
+            decision: &record.verdict,
             outcome,
-            token: record.trace.token.clone(),
+            token: record.trace.token.as_ref(),
             attempts: record.trace.attempts,
             queued: record.trace.time(Part::Queue).unwrap_or_default(),
             hsm: record.trace.time(Part::Hsm).unwrap_or_default(),
             total: record.took(),
-        })));
+        });
         let Some(receipt) = receipt else { return result };
-        match receipt.wait(deadline).await {
+        match receipt.wait(admitted.deadline).await {
             Ok(()) => result,
             Err(why) => Err(Failure::Unrecorded(why).into()),
         }

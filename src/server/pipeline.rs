@@ -49,8 +49,6 @@ pub struct Snapshot {
     pub limits: Limits,
     /// Time for a request, from its head (P-8).
     pub deadline: Duration,
-    /// The subject without which TLS accepts no client, for audit records.
-    pub client_subject: Option<String>,
 }
 
 /// Serves requests.
@@ -153,7 +151,7 @@ impl Pipeline {
         let caller = self.verify(head, body.as_ref(), keystore)?;
         record.caller(&caller);
         // Before the HSM is used: what can't be recorded may have to be refused.
-        record.admitted = self.auditor.admit(&now, keystore, &caller, (&route, deadline))?;
+        record.admitted = self.auditor.admit(head, keystore, &caller, (&route, deadline))?;
         record.trace.begin(Part::Authorize);
         keystore.open(&caller)?;
         let group = &now.groups[keystore.name()];

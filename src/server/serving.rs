@@ -85,7 +85,6 @@ mod tests {
             fleet_size: NonZeroU32::new(fleet_size).unwrap(),
             limits: Limits::default(),
             deadline: Duration::from_millis(100),
-            client_subject: None,
         }
     }
 

@@ -145,7 +145,6 @@ impl Proxy {
             counts,
             limits: Limits::default(),
             deadline,
-            client_subject: None,
         };
         let verifier = Verifier::new(Clock::System);
         let pipeline = Pipeline::new(Arc::new(Serving::new(snapshot)), verifier, metrics.clone());

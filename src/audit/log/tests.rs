@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::super::disk::Sheet;
 use super::super::names;
+use super::super::record::Event;
 use super::super::verify::{Judgement, Report, Verifier};
 use super::*;
 use crate::metrics::Metrics;

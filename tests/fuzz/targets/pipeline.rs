@@ -86,7 +86,6 @@ impl Site {
             counts: None,
             limits: Limits::default(),
             deadline: Duration::from_secs(5),
-            client_subject: None,
         };
         let pipeline =
             Pipeline::new(Arc::new(Serving::new(snapshot)), Verifier::new(Clock::Fixed(time)), metrics);
