@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use cryptoki_sys::{
-    CK_FLAGS, CK_FUNCTION_LIST, CK_NOTIFY, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID, CKF_RW_SESSION,
-    CKR_CRYPTOKI_NOT_INITIALIZED, CKR_OK,
+    CK_FLAGS, CK_FUNCTION_LIST, CK_GCM_MESSAGE_PARAMS, CK_NOTIFY, CK_RV, CK_SESSION_HANDLE,
+    CK_SLOT_ID, CKF_RW_SESSION, CKR_CRYPTOKI_NOT_INITIALIZED, CKR_OK,
 };
 
 use crate::chance::Chance;
@@ -42,6 +42,8 @@ pub(crate) struct Call<'s> {
     opening: Option<Opening<'s>>,
     /// What the real module's C_EncryptInit is given in place of the caller's mechanism.
     rewritten: Option<Box<Rewritten>>,
+    /// What its C_EncryptMessage is given in place of the caller's parameters.
+    message: Option<Box<CK_GCM_MESSAGE_PARAMS>>,
 }
 
 impl Scripted {
@@ -60,7 +62,8 @@ impl Scripted {
             sessions: opening.as_ref().map_or(0, |opening| opening.before),
             read_only: open_session.is_some_and(|(_, flags, ..)| flags & CKF_RW_SESSION == 0),
         };
-        Call { scripted: self, script, function, facts, opening, rewritten: None }
+        let (rewritten, message) = (None, None);
+        Call { scripted: self, script, function, facts, opening, rewritten, message }
     }
 }
 
@@ -89,15 +92,24 @@ impl Call<'_> {
                 Action::Renumber => self.scripted.handles.renumber(),
                 Action::Iv(place, value) => {
                     let Some(real) = real else { return Some(CKR_CRYPTOKI_NOT_INITIALIZED) };
-                    match iv::make(rule, *place, *value, real, args) {
-                        Ok(rewritten) => self.rewritten = rewritten,
-                        Err(refusal) => return Some(refusal),
+                    let made = if self.function == Function::C_EncryptMessage {
+                        iv::make_for_message(rule, *value, real, args)
+                            .map(|message| self.message = Some(message))
+                    } else {
+                        iv::make(rule, *place, *value, real, args)
+                            .map(|rewritten| self.rewritten = rewritten)
+                    };
+                    if let Err(refusal) = made {
+                        return Some(refusal);
                     }
                 }
                 _ => {}
             }
         }
-        self.scripted.handles.translate_arguments(args);
+        // It takes flags, which look like the handle of C_DestroyObject.
+        if self.function != Function::C_SessionCancel {
+            self.scripted.handles.translate_arguments(args);
+        }
         let encrypt = self.encrypt(args)?;
         self.scripted.sessions.appended(encrypt.0)?.check_room(encrypt).err()
     }

@@ -3,7 +3,7 @@
 //! Every call goes through [`obey`].
 
 use std::any::Any;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cryptoki_sys::*;
@@ -31,6 +31,19 @@ fn pass<A: Any>(
             Some(module) => real(module.functions(), args),
             None => CKR_CRYPTOKI_NOT_INITIALIZED,
         }
+    })
+}
+
+/// The same for a function that PKCS#11 3.0 has brought, and that the real module need not have.
+fn pass_newer<A: Any>(
+    function: Function,
+    args: A,
+    real: impl FnOnce(&CK_FUNCTION_LIST_3_0, &A) -> CK_RV,
+) -> CK_RV {
+    obey(function, args, |shim, args| match shim.module().map(Module::newer_functions) {
+        Some(Some(newer)) => real(newer, args),
+        Some(None) => CKR_FUNCTION_NOT_SUPPORTED,
+        None => CKR_CRYPTOKI_NOT_INITIALIZED,
     })
 }
 
@@ -67,6 +80,76 @@ fn function_list(list: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
     })
 }
 
+/// An interface, for reading only.
+#[repr(transparent)]
+struct Interface(CK_INTERFACE);
+
+// SAFETY: what it points to is constant, and never written.
+unsafe impl Sync for Interface {}
+
+/// The interfaces of the shim: all functions, and those of PKCS#11 2.40.
+static INTERFACES: [Interface; 2] = [
+    interface((&raw const FUNCTION_LIST_3_0).cast()),
+    interface((&raw const FUNCTION_LIST).cast()),
+];
+
+const fn interface(list: *const c_void) -> Interface {
+    Interface(CK_INTERFACE {
+        pInterfaceName: c"PKCS 11".as_ptr().cast_mut().cast(),
+        pFunctionList: list.cast_mut(),
+        flags: 0,
+    })
+}
+
+/// Like C_GetFunctionList, without a real module: functions that it lacks answer
+/// `CKR_FUNCTION_NOT_SUPPORTED`.
+fn interface_list(list: *mut CK_INTERFACE, count: *mut CK_ULONG) -> CK_RV {
+    obey(Function::C_GetInterfaceList, (list, count), |_, (list, count)| {
+        let known = INTERFACES.len() as CK_ULONG;
+        // SAFETY: null, or by the contract of the function a number that the caller lets us write.
+        let Some(count) = (unsafe { count.as_mut() }) else { return CKR_ARGUMENTS_BAD };
+        let room = std::mem::replace(count, known);
+        if list.is_null() {
+            return CKR_OK;
+        }
+        if room < known {
+            return CKR_BUFFER_TOO_SMALL;
+        }
+        for (at, interface) in INTERFACES.iter().enumerate() {
+            // SAFETY: the caller gives room for so many interfaces.
+            unsafe { list.add(at).write(interface.0) };
+        }
+        CKR_OK
+    })
+}
+
+/// Without a name or a version, the newest.
+fn get_interface(
+    name: *mut CK_UTF8CHAR,
+    version: *mut CK_VERSION,
+    found: *mut *mut CK_INTERFACE,
+    flags: CK_FLAGS,
+) -> CK_RV {
+    let args = (name, version, found, flags);
+    obey(Function::C_GetInterface, args, |_, &(name, version, found, flags)| {
+        // SAFETY: null, or by the contract of the function a text with a NUL at its end.
+        let is_ours = name.is_null() || unsafe { CStr::from_ptr(name.cast()) } == c"PKCS 11";
+        // SAFETY: null, or by the contract of the function a version.
+        let version = unsafe { version.as_ref() }.map(|version| (version.major, version.minor));
+        let at = match version {
+            None | Some((3, 0)) => 0,
+            Some((2, 40)) => 1,
+            Some(_) => return CKR_ARGUMENTS_BAD,
+        };
+        if !is_ours || flags != 0 || found.is_null() {
+            return CKR_ARGUMENTS_BAD;
+        }
+        // SAFETY: not null, and the caller lets us write a pointer there.
+        unsafe { found.write((&raw const INTERFACES[at].0).cast_mut()) };
+        CKR_OK
+    })
+}
+
 /// Turns a panic into `CKR_GENERAL_ERROR`: it must not unwind into the C caller.
 fn guard(call: impl FnOnce() -> CK_RV) -> CK_RV {
     // Unwind safe: what a panic may leave behind is a poisoned lock, and the locks ignore that.
@@ -74,7 +157,10 @@ fn guard(call: impl FnOnce() -> CK_RV) -> CK_RV {
 }
 
 macro_rules! define_entries {
-    ($(fn $name:ident($($arg:ident: $type:ty),* $(,)?);)*) => {
+    (
+        {$(fn $name:ident($($arg:ident: $type:ty),* $(,)?);)*}
+        {$(fn $newer:ident($($newer_arg:ident: $newer_type:ty),* $(,)?);)*}
+    ) => {
         /// What the function list points to. Not exported: an executable with symbols of the same
         /// names would otherwise take the calls.
         #[allow(non_snake_case, reason = "the names of PKCS#11, unchanged")]
@@ -96,6 +182,32 @@ macro_rules! define_entries {
             ) -> CK_RV {
                 function_list(list)
             }
+
+            $(pub(super) unsafe extern "C" fn $newer($($newer_arg: $newer_type),*) -> CK_RV {
+                pass_newer(Function::$newer, ($($newer_arg,)*), |real, &($($newer_arg,)*)| {
+                    match real.$newer {
+                        // SAFETY: as above.
+                        Some(function) => unsafe { function($($newer_arg),*) },
+                        None => CKR_FUNCTION_NOT_SUPPORTED,
+                    }
+                })
+            })*
+
+            pub(super) unsafe extern "C" fn C_GetInterfaceList(
+                list: *mut CK_INTERFACE,
+                count: *mut CK_ULONG,
+            ) -> CK_RV {
+                interface_list(list, count)
+            }
+
+            pub(super) unsafe extern "C" fn C_GetInterface(
+                name: *mut CK_UTF8CHAR,
+                version: *mut CK_VERSION,
+                found: *mut *mut CK_INTERFACE,
+                flags: CK_FLAGS,
+            ) -> CK_RV {
+                get_interface(name, version, found, flags)
+            }
         }
 
         /// The exported symbols, for clients that look functions up one by one.
@@ -115,6 +227,33 @@ macro_rules! define_entries {
             unsafe extern "C" fn C_GetFunctionList(list: *mut *mut CK_FUNCTION_LIST) -> CK_RV {
                 function_list(list)
             }
+
+            $(// SAFETY: as above.
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn $newer($($newer_arg: $newer_type),*) -> CK_RV {
+                // SAFETY: the contract of the two is the same.
+                unsafe { entry::$newer($($newer_arg),*) }
+            })*
+
+            // SAFETY: as above.
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn C_GetInterfaceList(
+                list: *mut CK_INTERFACE,
+                count: *mut CK_ULONG,
+            ) -> CK_RV {
+                interface_list(list, count)
+            }
+
+            // SAFETY: as above.
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn C_GetInterface(
+                name: *mut CK_UTF8CHAR,
+                version: *mut CK_VERSION,
+                found: *mut *mut CK_INTERFACE,
+                flags: CK_FLAGS,
+            ) -> CK_RV {
+                get_interface(name, version, found, flags)
+            }
         }
 
         /// The shim's own function list.
@@ -122,6 +261,16 @@ macro_rules! define_entries {
             version: CK_VERSION { major: 2, minor: 40 },
             C_GetFunctionList: Some(entry::C_GetFunctionList),
             $($name: Some(entry::$name),)*
+        };
+
+        /// The same with what PKCS#11 3.0 has brought.
+        static FUNCTION_LIST_3_0: CK_FUNCTION_LIST_3_0 = CK_FUNCTION_LIST_3_0 {
+            version: CK_VERSION { major: 3, minor: 0 },
+            C_GetFunctionList: Some(entry::C_GetFunctionList),
+            C_GetInterfaceList: Some(entry::C_GetInterfaceList),
+            C_GetInterface: Some(entry::C_GetInterface),
+            $($name: Some(entry::$name),)*
+            $($newer: Some(entry::$newer),)*
         };
     };
 }
@@ -142,12 +291,12 @@ mod tests {
     }
 
     macro_rules! define_arguments {
-        ($(fn $name:ident($($arg:ident: $type:ty),* $(,)?);)*) => {
+        ($({$(fn $name:ident($($arg:ident: $type:ty),* $(,)?);)*})*) => {
             /// Arguments of each function, all of them zero.
-            const ARGUMENTS: &[(Function, fn() -> Box<dyn Any>)] = &[$((Function::$name, || {
+            const ARGUMENTS: &[(Function, fn() -> Box<dyn Any>)] = &[$($((Function::$name, || {
                 // SAFETY: integers, pointers and optional functions may all be zero.
                 Box::new(unsafe { std::mem::zeroed::<($($type,)*)>() })
-            })),*];
+            }),)*)*];
         };
     }
 
@@ -155,7 +304,9 @@ mod tests {
 
     #[test]
     fn functions_with_an_output_have_the_arguments_of_its_shape() {
-        use crate::output::{Filled, InputOutput, OutputOnly, Shape, Wrapped, of_function};
+        use crate::output::{
+            Filled, InputOutput, Message, OutputOnly, Shape, Wrapped, of_function,
+        };
 
         for (function, arguments) in ARGUMENTS {
             let arguments = (*arguments()).type_id();
@@ -163,6 +314,7 @@ mod tests {
                 (TypeId::of::<InputOutput>(), Shape::InputOutput),
                 (TypeId::of::<OutputOnly>(), Shape::OutputOnly),
                 (TypeId::of::<Wrapped>(), Shape::Wrapped),
+                (TypeId::of::<Message>(), Shape::Message),
             ];
             let by_arguments = by_arguments.iter().find(|(id, _)| *id == arguments);
             match of_function(*function) {
@@ -198,6 +350,12 @@ mod tests {
                 "C_WrapKey",
                 "C_UnwrapKey",
                 "C_DeriveKey",
+                // Flags, which `call` leaves alone.
+                "C_SessionCancel",
+                "C_MessageEncryptInit",
+                "C_MessageDecryptInit",
+                "C_MessageSignInit",
+                "C_MessageVerifyInit",
             ]
         );
         assert_eq!(

@@ -1,10 +1,13 @@
-//! The functions of PKCS#11 2.40 as values: index of a counter, key of a script's rules.
+//! The functions of PKCS#11 3.0 as values: index of a counter, key of a script's rules.
 
 use crate::table::for_each_forwarded_function;
 
 macro_rules! define_functions {
-    ($(fn $name:ident($($arg:ident: $type:ty),* $(,)?);)*) => {
-        /// A function of PKCS#11 2.40.
+    (
+        {$(fn $name:ident($($arg:ident: $type:ty),* $(,)?);)*}
+        {$(fn $newer:ident($($newer_arg:ident: $newer_type:ty),* $(,)?);)*}
+    ) => {
+        /// A function of PKCS#11 3.0.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         #[allow(
             non_camel_case_types,
@@ -14,17 +17,29 @@ macro_rules! define_functions {
         pub(crate) enum Function {
             $($name,)*
             C_GetFunctionList,
+            $($newer,)*
+            C_GetInterfaceList,
+            C_GetInterface,
         }
 
         impl Function {
             /// All of them, each at its own index.
-            pub(crate) const ALL: &'static [Self] = &[$(Self::$name,)* Self::C_GetFunctionList];
+            pub(crate) const ALL: &'static [Self] = &[
+                $(Self::$name,)*
+                Self::C_GetFunctionList,
+                $(Self::$newer,)*
+                Self::C_GetInterfaceList,
+                Self::C_GetInterface,
+            ];
 
             /// The name of the C symbol.
             pub(crate) const fn name(self) -> &'static str {
                 match self {
                     $(Self::$name => stringify!($name),)*
                     Self::C_GetFunctionList => "C_GetFunctionList",
+                    $(Self::$newer => stringify!($newer),)*
+                    Self::C_GetInterfaceList => "C_GetInterfaceList",
+                    Self::C_GetInterface => "C_GetInterface",
                 }
             }
         }
@@ -62,7 +77,7 @@ mod tests {
 
     #[test]
     fn there_are_as_many_as_the_function_list_has_places() {
-        let pointers = size_of::<cryptoki_sys::CK_FUNCTION_LIST>() / size_of::<usize>();
+        let pointers = size_of::<cryptoki_sys::CK_FUNCTION_LIST_3_0>() / size_of::<usize>();
         assert_eq!(Function::COUNT, pointers - 1, "all but the version at the head of the list");
     }
 

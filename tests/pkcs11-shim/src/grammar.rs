@@ -19,7 +19,7 @@ pub(crate) enum Line {
 /// What is wrong with a line.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Cause {
-    #[error("`{0}` is no function of PKCS#11 2.40")]
+    #[error("`{0}` is no function of PKCS#11 3.0")]
     UnknownFunction(String),
     #[error("no action; there are {}", keywords(ACTIONS))]
     NoAction,

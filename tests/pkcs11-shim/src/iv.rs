@@ -5,12 +5,12 @@ use std::any::Any;
 use std::slice;
 
 use cryptoki_sys::{
-    CK_FUNCTION_LIST, CK_GCM_PARAMS, CK_MECHANISM, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE,
-    CK_ULONG, CKM_AES_GCM, CKR_BUFFER_TOO_SMALL, CKR_FUNCTION_NOT_SUPPORTED,
-    CKR_MECHANISM_PARAM_INVALID, CKR_OK,
+    CK_FUNCTION_LIST, CK_GCM_MESSAGE_PARAMS, CK_GCM_PARAMS, CK_MECHANISM, CK_OBJECT_HANDLE, CK_RV,
+    CK_SESSION_HANDLE, CK_ULONG, CKG_NO_GENERATE, CKM_AES_GCM, CKR_BUFFER_TOO_SMALL,
+    CKR_FUNCTION_NOT_SUPPORTED, CKR_MECHANISM_PARAM_INVALID, CKR_OK,
 };
 
-use crate::output::{InputOutput, repeat};
+use crate::output::{InputOutput, Message, repeat};
 use crate::rule::{IvPlace, IvValue, Rule};
 
 /// Bytes of an IV that is written into the caller's buffer.
@@ -129,6 +129,37 @@ impl Appended {
         unsafe { slice::from_raw_parts_mut(output.add(end), APPENDED) }.copy_from_slice(&self.iv);
         None
     }
+}
+
+/// Makes an IV at a call of C_EncryptMessage, in place of the real module. It must be asked for one of
+/// 12 bytes.
+///
+/// # Errors
+/// The answer to give the caller instead of calling the real module.
+pub(crate) fn make_for_message(
+    rule: &Rule,
+    value: IvValue,
+    real: &CK_FUNCTION_LIST,
+    args: &mut dyn Any,
+) -> Result<Box<CK_GCM_MESSAGE_PARAMS>, CK_RV> {
+    let args = args.downcast_mut::<Message>().expect("the rule is one for C_EncryptMessage");
+    let size = size_of::<CK_GCM_MESSAGE_PARAMS>() as CK_ULONG;
+    if args.1.is_null() || args.2 != size {
+        return Err(CKR_MECHANISM_PARAM_INVALID);
+    }
+    // SAFETY: not null, and of the size that CKM_AES_GCM wants. It may lie unaligned.
+    let mut params = unsafe { args.1.cast::<CK_GCM_MESSAGE_PARAMS>().read_unaligned() };
+    // SAFETY: the caller's pIv points to ulIvLen bytes, or is null, and is written by a token that
+    // makes the IV.
+    let buffer = unsafe { bytes(params.pIv, params.ulIvLen) };
+    let is_asked = params.ivGenerator != CKG_NO_GENERATE;
+    let buffer = buffer.filter(|bytes| bytes.len() == IN_PLACE && is_asked);
+    let buffer = buffer.ok_or(CKR_MECHANISM_PARAM_INVALID)?;
+    buffer.copy_from_slice(&fresh_or_same::<IN_PLACE>(rule, value, real, args.0)?);
+    params.ivGenerator = CKG_NO_GENERATE;
+    let mut params = Box::new(params);
+    args.1 = (&raw mut *params).cast();
+    Ok(params)
 }
 
 /// A copy of the parameters, where this is CKM_AES_GCM and has some.

@@ -1,4 +1,4 @@
-//! A PKCS#11 2.40 module that forwards to a real one, counts the calls per function, and by a
+//! A PKCS#11 3.0 module that forwards to a real one, counts the calls per function, and by a
 //! script makes them late, wrong or fatal. How to use it is in the README beside this crate.
 //!
 //! The way of a call: the entry made for its function in `forward` → counted in the file of

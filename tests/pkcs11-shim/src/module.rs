@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::ptr;
 
-use cryptoki_sys::{CK_C_GetFunctionList, CK_FUNCTION_LIST, CK_RV, CKR_OK};
+use cryptoki_sys::{
+    CK_C_GetFunctionList, CK_C_GetInterface, CK_FUNCTION_LIST, CK_FUNCTION_LIST_3_0, CK_INTERFACE,
+    CK_RV, CK_VERSION, CKR_OK,
+};
 use libloading::Library;
 
 use crate::forward::FUNCTION_LIST;
@@ -21,6 +24,8 @@ const SOFTHSM: [&str; 4] = [
 /// thread of theirs is alive, or whose exit handlers then run, crash.
 pub(crate) struct Module {
     functions: CK_FUNCTION_LIST,
+    /// With those of PKCS#11 3.0, if it has them.
+    newer: Option<CK_FUNCTION_LIST_3_0>,
 }
 
 /// Why the real module cannot be used.
@@ -57,6 +62,11 @@ impl Module {
         &self.functions
     }
 
+    /// Its functions with those of PKCS#11 3.0.
+    pub(crate) fn newer_functions(&self) -> Option<&CK_FUNCTION_LIST_3_0> {
+        self.newer.as_ref()
+    }
+
     fn open(path: &Path) -> Result<Self, ModuleError> {
         // SAFETY: loading a library runs its initialisers, and that is what the user of the shim
         // asked for by naming it.
@@ -81,7 +91,26 @@ impl Module {
         // SAFETY: not null, and a module's list is valid and constant while it is loaded, which
         // `forget` below makes for ever. C_GetFunctionList always gives the layout of 2.x.
         let functions = unsafe { *list };
+        let newer = newer_functions(&library);
         std::mem::forget(library);
-        Ok(Self { functions })
+        Ok(Self { functions, newer })
     }
+}
+
+fn newer_functions(library: &Library) -> Option<CK_FUNCTION_LIST_3_0> {
+    // SAFETY: the type is the one that PKCS#11 3.0 gives the symbol of this name.
+    let symbol = unsafe { library.get::<CK_C_GetInterface>(b"C_GetInterface\0") }.ok()?;
+    let get_interface = (*symbol)?;
+    let (mut name, mut version) = (*b"PKCS 11\0", CK_VERSION { major: 3, minor: 0 });
+    let mut interface: *mut CK_INTERFACE = ptr::null_mut();
+    // SAFETY: name and version are only read, and the third points to a pointer that may be written.
+    let answer =
+        unsafe { get_interface(name.as_mut_ptr(), &raw mut version, &raw mut interface, 0) };
+    if answer != CKR_OK {
+        return None;
+    }
+    // SAFETY: null, or constant while the module is loaded, which it is for ever.
+    let list = unsafe { interface.as_ref() }?.pFunctionList.cast::<CK_FUNCTION_LIST_3_0>();
+    // SAFETY: as above; an interface of this name and version has this layout.
+    unsafe { list.as_ref() }.copied()
 }

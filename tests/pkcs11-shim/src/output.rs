@@ -1,6 +1,7 @@
 //! The bytes that a call gives back, and lies about them.
 
 use std::any::Any;
+use std::ffi::c_void;
 use std::slice;
 
 use cryptoki_sys::{
@@ -25,6 +26,18 @@ pub(crate) type Wrapped = (
     *mut CK_BYTE,
     *mut CK_ULONG,
 );
+/// C_EncryptMessage and C_DecryptMessage.
+pub(crate) type Message = (
+    CK_SESSION_HANDLE,
+    *mut c_void,
+    CK_ULONG,
+    *mut CK_BYTE,
+    CK_ULONG,
+    *mut CK_BYTE,
+    CK_ULONG,
+    *mut CK_BYTE,
+    *mut CK_ULONG,
+);
 /// C_GenerateRandom: the length is the caller's.
 pub(crate) type Filled = (CK_SESSION_HANDLE, *mut CK_BYTE, CK_ULONG);
 
@@ -34,6 +47,7 @@ pub(crate) enum Shape {
     InputOutput,
     OutputOnly,
     Wrapped,
+    Message,
     Filled,
 }
 
@@ -74,6 +88,7 @@ pub(crate) fn of_function(function: Function) -> Option<Shape> {
             Some(Shape::OutputOnly)
         }
         C_WrapKey => Some(Shape::Wrapped),
+        C_EncryptMessage | C_DecryptMessage => Some(Shape::Message),
         C_GenerateRandom => Some(Shape::Filled),
         _ => None,
     }
@@ -89,6 +104,7 @@ impl Output {
             Shape::InputOutput => args.downcast_ref::<InputOutput>().map(|args| (args.3, args.4)),
             Shape::OutputOnly => args.downcast_ref::<OutputOnly>().map(|args| (args.1, args.2)),
             Shape::Wrapped => args.downcast_ref::<Wrapped>().map(|args| (args.4, args.5)),
+            Shape::Message => args.downcast_ref::<Message>().map(|args| (args.7, args.8)),
             Shape::Filled => {
                 let (_, bytes, length) = *args.downcast_ref::<Filled>()?;
                 return Some(Self { bytes, length: usize::try_from(length).ok()?, told: None });

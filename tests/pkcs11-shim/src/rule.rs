@@ -72,7 +72,7 @@ pub(crate) enum Action {
     Same,
     /// Gives each object the handle of another.
     Renumber,
-    /// C_EncryptInit with CKM_AES_GCM: the token makes the IV.
+    /// C_EncryptInit and C_EncryptMessage with CKM_AES_GCM: the token makes the IV.
     Iv(IvPlace, IvValue),
     /// C_GetInfo and the like: writes this text into a field.
     Say(Field, String),
@@ -185,7 +185,10 @@ impl Action {
             Self::Short(_) | Self::Long(_) => {
                 output::of_function(function).is_some_and(output::Shape::has_length)
             }
-            Self::Iv(..) => function == Function::C_EncryptInit,
+            Self::Iv(IvPlace::InPlace, _) => {
+                matches!(function, Function::C_EncryptInit | Function::C_EncryptMessage)
+            }
+            Self::Iv(IvPlace::Appended, _) => function == Function::C_EncryptInit,
             Self::Say(field, _) => field.function == function,
         }
     }

@@ -1,13 +1,15 @@
-//! The one table of PKCS#11 2.40 functions; everything that exists per function is made from it.
+//! The one table of PKCS#11 functions; everything that exists per function is made from it.
 
-/// Hands every function of PKCS#11 2.40 but C_GetFunctionList, with its parameters, to `$with`.
+/// Hands every function of PKCS#11 2.40 that is forwarded, with its parameters, to `$with`, and after
+/// them those that PKCS#11 3.0 has brought.
 ///
-/// C_GetFunctionList is left out because it is never forwarded: the shim answers it with its own
-/// list. Order and types are those of `CK_FUNCTION_LIST` (PKCS#11 2.40, section 3.6), and the
-/// compiler compares them with it where the list is filled in.
+/// C_GetFunctionList, C_GetInterfaceList and C_GetInterface are left out because they are never
+/// forwarded: the shim answers them with its own lists. Order and types are those of
+/// `CK_FUNCTION_LIST` and `CK_FUNCTION_LIST_3_0` (PKCS#11 3.0, section 3.6), and the compiler compares
+/// them with these where the lists are filled in.
 macro_rules! for_each_forwarded_function {
     ($with:ident) => {
-        $with! {
+        $with! {{
             fn C_Initialize(args: *mut c_void);
             fn C_Finalize(reserved: *mut c_void);
             fn C_GetInfo(info: *mut CK_INFO);
@@ -197,7 +199,83 @@ macro_rules! for_each_forwarded_function {
             fn C_GetFunctionStatus(session: CK_SESSION_HANDLE);
             fn C_CancelFunction(session: CK_SESSION_HANDLE);
             fn C_WaitForSlotEvent(flags: CK_FLAGS, slot: *mut CK_SLOT_ID, reserved: *mut c_void);
-        }
+        } {
+            fn C_LoginUser(
+                session: CK_SESSION_HANDLE, user: CK_USER_TYPE, pin: *mut CK_UTF8CHAR,
+                pin_len: CK_ULONG, name: *mut CK_UTF8CHAR, name_len: CK_ULONG,
+            );
+            fn C_SessionCancel(session: CK_SESSION_HANDLE, flags: CK_FLAGS);
+            fn C_MessageEncryptInit(
+                session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE,
+            );
+            fn C_EncryptMessage(
+                session: CK_SESSION_HANDLE, parameter: *mut c_void, parameter_len: CK_ULONG,
+                aad: *mut CK_BYTE, aad_len: CK_ULONG, input: *mut CK_BYTE, input_len: CK_ULONG,
+                output: *mut CK_BYTE, output_len: *mut CK_ULONG,
+            );
+            fn C_EncryptMessageBegin(
+                session: CK_SESSION_HANDLE, parameter: *mut c_void, parameter_len: CK_ULONG,
+                aad: *mut CK_BYTE, aad_len: CK_ULONG,
+            );
+            fn C_EncryptMessageNext(
+                session: CK_SESSION_HANDLE, parameter: *mut c_void, parameter_len: CK_ULONG,
+                input: *mut CK_BYTE, input_len: CK_ULONG, output: *mut CK_BYTE,
+                output_len: *mut CK_ULONG, flags: CK_FLAGS,
+            );
+            fn C_MessageEncryptFinal(session: CK_SESSION_HANDLE);
+            fn C_MessageDecryptInit(
+                session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE,
+            );
+            fn C_DecryptMessage(
+                session: CK_SESSION_HANDLE, parameter: *mut c_void, parameter_len: CK_ULONG,
+                aad: *mut CK_BYTE, aad_len: CK_ULONG, input: *mut CK_BYTE, input_len: CK_ULONG,
+                output: *mut CK_BYTE, output_len: *mut CK_ULONG,
+            );
+            fn C_DecryptMessageBegin(
+                session: CK_SESSION_HANDLE, parameter: *mut c_void, parameter_len: CK_ULONG,
+                aad: *mut CK_BYTE, aad_len: CK_ULONG,
+            );
+            fn C_DecryptMessageNext(
+                session: CK_SESSION_HANDLE, parameter: *mut c_void, parameter_len: CK_ULONG,
+                input: *mut CK_BYTE, input_len: CK_ULONG, output: *mut CK_BYTE,
+                output_len: *mut CK_ULONG, flags: CK_FLAGS,
+            );
+            fn C_MessageDecryptFinal(session: CK_SESSION_HANDLE);
+            fn C_MessageSignInit(
+                session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE,
+            );
+            fn C_SignMessage(
+                session: CK_SESSION_HANDLE, parameter: *mut c_void, parameter_len: CK_ULONG,
+                data: *mut CK_BYTE, data_len: CK_ULONG, signature: *mut CK_BYTE,
+                signature_len: *mut CK_ULONG,
+            );
+            fn C_SignMessageBegin(
+                session: CK_SESSION_HANDLE, parameter: *mut c_void, parameter_len: CK_ULONG,
+            );
+            fn C_SignMessageNext(
+                session: CK_SESSION_HANDLE, parameter: *mut c_void, parameter_len: CK_ULONG,
+                data: *mut CK_BYTE, data_len: CK_ULONG, signature: *mut CK_BYTE,
+                signature_len: *mut CK_ULONG,
+            );
+            fn C_MessageSignFinal(session: CK_SESSION_HANDLE);
+            fn C_MessageVerifyInit(
+                session: CK_SESSION_HANDLE, mechanism: *mut CK_MECHANISM, key: CK_OBJECT_HANDLE,
+            );
+            fn C_VerifyMessage(
+                session: CK_SESSION_HANDLE, parameter: *mut c_void, parameter_len: CK_ULONG,
+                data: *mut CK_BYTE, data_len: CK_ULONG, signature: *mut CK_BYTE,
+                signature_len: CK_ULONG,
+            );
+            fn C_VerifyMessageBegin(
+                session: CK_SESSION_HANDLE, parameter: *mut c_void, parameter_len: CK_ULONG,
+            );
+            fn C_VerifyMessageNext(
+                session: CK_SESSION_HANDLE, parameter: *mut c_void, parameter_len: CK_ULONG,
+                data: *mut CK_BYTE, data_len: CK_ULONG, signature: *mut CK_BYTE,
+                signature_len: CK_ULONG,
+            );
+            fn C_MessageVerifyFinal(session: CK_SESSION_HANDLE);
+        }}
     };
 }
 
