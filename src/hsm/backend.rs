@@ -111,10 +111,18 @@ pub trait Session {
     /// Fills the buffer from the token's random number generator.
     fn random(&mut self, buffer: &mut [u8]) -> Result<(), Fault>;
 
-    /// Encrypts with AES-GCM under an IV of the caller's, which must never have been used before.
+    /// Whether the token makes its IVs itself (see [`IvSource`](super::profile::IvSource) and
+    /// [`MessageApi`](super::profile::MessageApi)): none has to be fetched for it. It is so for as
+    /// long as the session lives.
+    fn makes_ivs(&self) -> bool {
+        false
+    }
+
+    /// Encrypts with AES-GCM under an IV of the caller's, which must never have been used before and
+    /// is not [`NONE`](super::iv::NONE).
     ///
-    /// A token that makes its IVs itself (see [`IvSource`](super::profile::IvSource)) uses one of
-    /// its own instead; [`Sealed::iv`] is what was used in any case.
+    /// A token that makes its IVs itself uses one of its own instead; [`Sealed::iv`] is what was used
+    /// in any case.
     fn encrypt(
         &mut self,
         key: ObjectHandle,
@@ -141,6 +149,13 @@ pub trait Session {
 
     /// Everything that the catalogue wants to know of an object seen for the first time.
     fn read_attributes(&mut self, object: ObjectHandle) -> Result<KeyAttributes, Fault>;
+
+    /// Says that a reading of the token's keys has ended, before anybody is shown what was read. What
+    /// sessions hold open for a key since before may be another key's, whose handle it was then, and
+    /// is not used for it any more.
+    fn keys_were_read(&mut self) -> Result<(), Fault> {
+        Ok(())
+    }
 
     /// Makes an AES-256 key that lives no longer than this session, for probes (P-61).
     fn make_probe_key(&mut self) -> Result<ObjectHandle, Fault>;

@@ -119,26 +119,27 @@ pub fn classify(profile: &Profile, function: &'static str, code: Code) -> FaultK
 /// What a code means where no profile says otherwise: `None` for those that PKCS#11 does not name.
 fn standard(function: &'static str, code: Code) -> Option<FaultKind> {
     use FaultKind::*;
+    let takes_iv = matches!(function, "C_DecryptInit" | "C_DecryptMessage");
+    let uses_key = profile::crypt().any(|known| known == function);
+    let decrypts = profile::without_messages(function) == "C_Decrypt";
     Some(match code {
         codes::ENCRYPTED_DATA_INVALID
         | codes::ENCRYPTED_DATA_LEN_RANGE
         | codes::AEAD_DECRYPT_FAILED
-            if function == "C_Decrypt" =>
+            if decrypts =>
         {
             BadCiphertext
         }
         codes::GENERAL_ERROR | codes::FUNCTION_FAILED => Ambiguous,
-        codes::DATA_INVALID | codes::DATA_LEN_RANGE | codes::SIGNATURE_INVALID
-            if function == "C_Decrypt" =>
-        {
+        codes::DATA_INVALID | codes::DATA_LEN_RANGE | codes::SIGNATURE_INVALID if decrypts => {
             Ambiguous
         }
-        codes::MECHANISM_PARAM_INVALID if function == "C_DecryptInit" => Ambiguous,
+        codes::MECHANISM_PARAM_INVALID if takes_iv => Ambiguous,
         codes::KEY_FUNCTION_NOT_PERMITTED
         | codes::KEY_TYPE_INCONSISTENT
         | codes::KEY_SIZE_RANGE
         | codes::KEY_EXHAUSTED
-            if profile::CRYPT.contains(&function) =>
+            if uses_key =>
         {
             KeyUsage
         }
@@ -296,14 +297,22 @@ mod tests {
 
     #[test]
     fn every_code_of_pkcs11_has_a_meaning() {
-        const FUNCTIONS: [&str; 4] = ["C_Decrypt", "C_DecryptInit", "C_Encrypt", "C_OpenSession"];
+        const FUNCTIONS: [&str; 6] = [
+            "C_Decrypt",
+            "C_DecryptInit",
+            "C_DecryptMessage",
+            "C_Encrypt",
+            "C_EncryptMessage",
+            "C_OpenSession",
+        ];
         for &(code, name) in codes::ALL.iter().filter(|(code, _)| *code != codes::OK) {
             for function in FUNCTIONS {
                 assert!(standard(function, code).is_some(), "{name} of {function}");
                 for profile in ALL {
-                    // Only C_Decrypt can say of a ciphertext, unasked, that it is bad.
+                    // Only what decrypts can say of a ciphertext, unasked, that it is bad.
                     let kind = classify(profile, function, code);
-                    assert!(kind != FaultKind::BadCiphertext || function == "C_Decrypt", "{name}");
+                    let decrypts = matches!(function, "C_Decrypt" | "C_DecryptMessage");
+                    assert!(kind != FaultKind::BadCiphertext || decrypts, "{name}");
                 }
             }
         }
@@ -313,7 +322,7 @@ mod tests {
     #[test]
     fn only_the_use_of_a_key_is_refused_for_its_usage() {
         let code = codes::KEY_FUNCTION_NOT_PERMITTED;
-        for function in profile::CRYPT {
+        for function in profile::crypt() {
             assert_eq!(classify(&GENERIC, function, code), FaultKind::KeyUsage);
         }
         // No key is in this: KMS is not to be told that its key is not fit.

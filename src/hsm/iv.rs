@@ -24,6 +24,9 @@ const WITNESSES: usize = 64;
 
 type Iv = [u8; IV_LEN];
 
+/// Stands for an IV where none of ours is wanted. No session encrypts with it.
+pub const NONE: Iv = [0; IV_LEN];
+
 /// A moment by both clocks of the machine.
 ///
 /// The monotonic clock stands still while a virtual machine is stopped; the wall clock can be set.
@@ -105,6 +108,14 @@ impl IvPool {
         std::mem::swap(&mut iv, last);
         self.ivs.pop();
         Ok(iv)
+    }
+
+    /// An IV for an encryption on this session: none of ours, where the token makes its own.
+    ///
+    /// # Errors
+    /// As [`IvPool::take`].
+    pub fn for_encryption(&mut self, session: &mut dyn Session, now: Moment) -> Result<Iv, Fault> {
+        if session.makes_ivs() { Ok(NONE) } else { self.take(session, now) }
     }
 
     /// Forgets all IVs.

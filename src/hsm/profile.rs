@@ -32,6 +32,17 @@ impl IvSource {
     }
 }
 
+/// Whether the message functions of PKCS#11 3.0 are used, with which an operation is one C call and
+/// the token makes the IV.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MessageApi {
+    /// Never: an operation is two calls.
+    Unused,
+    /// Where the module has them and the token proves, with each connection, that they do what they
+    /// say; else two calls.
+    WhereProved,
+}
+
 /// The kind of session that serves requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionKind {
@@ -77,6 +88,8 @@ pub struct Profile {
     pub name: &'static str,
     /// Who makes IVs.
     pub iv_source: IvSource,
+    /// How many calls an operation is.
+    pub message_api: MessageApi,
     /// Return codes that mean something else than by [`super::fault::classify`]'s own rules.
     pub meanings: &'static [Meaning],
     /// The kind of session to open.
@@ -111,8 +124,10 @@ impl Profile {
         ALL.iter().copied().find(|profile| profile.name == name)
     }
 
-    /// What a return code means here and not elsewhere.
+    /// What a return code means here and not elsewhere. Of a function that works on messages it
+    /// means what it does of the one that does the same.
     pub(super) fn meaning(&self, function: &str, code: Code) -> Option<FaultKind> {
+        let function = without_messages(function);
         let fits = |m: &&Meaning| m.code == code && m.functions.contains(&function);
         self.meanings.iter().find(fits).map(|meaning| meaning.kind)
     }
@@ -165,13 +180,35 @@ pub fn recognise(words: Words<'_>) -> Recognised {
 pub const ALL: [&Profile; 8] =
     [&GENERIC, &SOFTHSM2, &KRYOPTIC, &NSS, &CLOUDHSM, &LUNA, &LUNA_FIPS, &NSHIELD];
 
-/// Functions that use a key for data.
-pub(super) const CRYPT: &[&str] = &["C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt"];
+/// Functions that use a key for data, and those that do the same without messages: under their names
+/// codes are known.
+const CRYPT: &[(&str, &str)] = &[
+    ("C_EncryptInit", "C_EncryptInit"),
+    ("C_Encrypt", "C_Encrypt"),
+    ("C_DecryptInit", "C_DecryptInit"),
+    ("C_Decrypt", "C_Decrypt"),
+    ("C_MessageEncryptInit", "C_EncryptInit"),
+    ("C_EncryptMessage", "C_Encrypt"),
+    ("C_MessageDecryptInit", "C_DecryptInit"),
+    ("C_DecryptMessage", "C_Decrypt"),
+];
+
+/// The functions that use a key for data.
+pub(super) fn crypt() -> impl Iterator<Item = &'static str> {
+    CRYPT.iter().map(|(function, _)| *function)
+}
+
+/// The function that does without messages what this one does; else this one.
+pub(super) fn without_messages(function: &str) -> &str {
+    let found = CRYPT.iter().find(|(of_messages, _)| *of_messages == function);
+    found.map_or(function, |(_, without)| without)
+}
 
 /// What PKCS#11 says, and no more.
 pub const GENERIC: Profile = Profile {
     name: "generic",
     iv_source: IvSource::HostFromTokenRng,
+    message_api: MessageApi::Unused,
     meanings: &[],
     // The only kind that every token knows.
     session_kind: SessionKind::ReadWrite,
@@ -196,6 +233,7 @@ pub const SOFTHSM2: Profile = Profile {
 /// kryoptic, a software token of latchset.
 pub const KRYOPTIC: Profile = Profile {
     name: "kryoptic",
+    message_api: MessageApi::WhereProved,
     // A key that another process has destroyed. Not where the catalogue reads attributes: there it
     // would make a key that can't be read one that does not exist.
     meanings: &[Meaning {
@@ -212,6 +250,7 @@ pub const KRYOPTIC: Profile = Profile {
 /// NSS softokn, the token of Mozilla's libraries.
 pub const NSS: Profile = Profile {
     name: "nss",
+    message_api: MessageApi::WhereProved,
     session_kind: SessionKind::ReadOnly,
     sessions: 4,
     initialization: Initialization::Text,
@@ -267,7 +306,7 @@ pub const NSHIELD: Profile = Profile {
     iv_source: IvSource::TokenInPlace,
     // Its code for a bad tag, which means other things as well: a canary settles it.
     meanings: &[Meaning {
-        functions: CRYPT,
+        functions: &["C_EncryptInit", "C_Encrypt", "C_DecryptInit", "C_Decrypt"],
         code: codes::FUNCTION_FAILED,
         kind: FaultKind::Ambiguous,
     }],
@@ -338,5 +377,16 @@ mod tests {
         let error = |function| classify(&KRYOPTIC, function, codes::GENERAL_ERROR);
         assert_eq!(error("C_DecryptInit"), FaultKind::HandleStale);
         assert_eq!(error("C_Decrypt"), FaultKind::Ambiguous);
+        // The same of messages.
+        assert_eq!(error("C_MessageDecryptInit"), FaultKind::HandleStale);
+        assert_eq!(error("C_DecryptMessage"), FaultKind::Ambiguous);
+    }
+
+    #[test]
+    fn no_token_is_believed_that_appends_ivs_and_sends_messages() {
+        for profile in ALL {
+            let both = profile.iv_source.is_token() && profile.message_api != MessageApi::Unused;
+            assert!(!both, "{profile}");
+        }
     }
 }

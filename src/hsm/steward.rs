@@ -238,6 +238,7 @@ impl Steward {
 
     fn read(&self, connection: &mut Connection) -> Result<(), Fault> {
         let catalogue = connection.reader.read(connection.session.as_mut())?;
+        connection.session.keys_were_read()?;
         self.shared.metrics().catalogue(catalogue.len());
         let before = self.shared.catalogue.borrow().clone();
         // Somebody may have destroyed the last key. But a token whose storage is gone looks just so,

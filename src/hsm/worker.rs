@@ -128,7 +128,7 @@ impl Worker {
         let is_telling = job.work.is_telling();
         let done = match job.work {
             Work::Encrypt { key, aad, plaintext, reply } => answer(reply, move || {
-                let iv = ivs.take(session, Moment::now())?;
+                let iv = ivs.for_encryption(session, Moment::now())?;
                 session.encrypt(key, &iv, &aad, plaintext.expose())
             }),
             Work::Decrypt { key, opening, reply } => answer(reply, move || {
@@ -194,7 +194,7 @@ impl Worker {
 /// sees none, only the IV, of which some tokens take no other length than 12 bytes (P-50 allows 16).
 fn is_in_doubt(fault: Fault) -> bool {
     let refused_iv = Cause::Returned(codes::MECHANISM_PARAM_INVALID);
-    let sees_it = fault.function == "C_Decrypt"
+    let sees_it = matches!(fault.function, "C_Decrypt" | "C_DecryptMessage")
         || fault.function == "C_DecryptInit" && fault.cause == refused_iv;
     fault.kind == FaultKind::Ambiguous && sees_it
 }

@@ -1,5 +1,6 @@
 //! One contract for all backends: in memory, SoftHSM2 by itself, behind the shim and in a process of
-//! its own, kryoptic, NSS softokn.
+//! its own; kryoptic, also in a process of its own, and NSS softokn, each by its message functions and
+//! without them.
 
 use std::sync::Arc;
 
@@ -27,6 +28,11 @@ pub(crate) fn pkcs11_backend(token: &TokenAtHand) -> Pkcs11Backend {
     let selector = TokenSelector::Label(token.label.clone());
     let metrics = Metrics::new().token(&"test".parse().expect("it is a token name"));
     Pkcs11Backend::new(library, selector, Secret::new(token.pin.to_owned()), metrics)
+}
+
+/// The same, of a profile that wants no more than PKCS#11 2.40.
+fn two_calls_backend(token: &TokenAtHand) -> Pkcs11Backend {
+    pkcs11_backend(token).with_profile(Some(&profile::GENERIC))
 }
 
 macro_rules! clauses {
@@ -64,6 +70,9 @@ macro_rules! clauses {
         clauses!(@pkcs11 kryoptic, pkcs11_backend, Kryoptic, $($clause),+);
         clauses!(@pkcs11 nss, pkcs11_backend, Nss, $($clause),+);
         clauses!(@pkcs11 isolated, isolated_backend, Direct, $($clause),+);
+        // The same tokens by their message functions, and without them.
+        clauses!(@pkcs11 kryoptic_two_calls, two_calls_backend, Kryoptic, $($clause),+);
+        clauses!(@pkcs11 nss_two_calls, two_calls_backend, Nss, $($clause),+);
     };
 }
 
@@ -75,6 +84,7 @@ clauses!(
     denied_usage,
     destroyed_object,
     earlier_connection,
+    many_keys,
     objects,
     labels,
     twins,
@@ -84,6 +94,22 @@ clauses!(
     threads,
     ecdsa,
     hmac,
+);
+
+// Of what another process has destroyed kryoptic says no more than CKR_GENERAL_ERROR.
+clauses!(
+    @pkcs11 isolated_kryoptic,
+    isolated_backend,
+    Kryoptic,
+    round_trips,
+    known_answer,
+    long_iv,
+    bad_ciphertext,
+    denied_usage,
+    earlier_connection,
+    many_keys,
+    probe_key,
+    threads
 );
 
 /// An object that no tool of ours would make: SoftHSM2 has trouble with its dates.
@@ -147,6 +173,39 @@ fn nss_is_not_admitted_as_a_token_that_makes_ivs() {
     is_not_admitted(test, Way::Nss, &profile::NSS);
 }
 
+/// These prove that their message functions do what they say: without that they would be as slow as the
+/// others, and nobody would notice.
+fn sends_messages(test: &str, way: Way) {
+    with_token(test, way, |token| {
+        let backend = pkcs11_backend(token);
+        let session = backend.connect().expect("the token is there");
+        assert!(session.makes_ivs());
+        assert!(backend.open_session().expect("the token has room").makes_ivs());
+        let session = two_calls_backend(token).connect().expect("the token is there");
+        assert!(!session.makes_ivs());
+    });
+}
+
+#[test]
+fn kryoptic_sends_messages_in_a_process_of_its_own() {
+    let test = "contract::kryoptic_sends_messages_in_a_process_of_its_own";
+    with_token(test, Way::Kryoptic, |token| {
+        let backend = isolated_backend(token);
+        assert!(backend.connect().expect("the token is there").makes_ivs());
+        assert!(backend.open_session().expect("the token has room").makes_ivs());
+    });
+}
+
+#[test]
+fn kryoptic_sends_messages() {
+    sends_messages("contract::kryoptic_sends_messages", Way::Kryoptic);
+}
+
+#[test]
+fn nss_sends_messages() {
+    sends_messages("contract::nss_sends_messages", Way::Nss);
+}
+
 /// Which of two tokens is meant must not depend on the order in which the module lists them.
 #[test]
 fn two_tokens_of_one_label_are_refused() {
@@ -179,13 +238,13 @@ fn a_library_that_lost_its_state_is_initialised_again() {
         let lost = old.random(&mut [0; 12]).expect_err("there is no session any more");
         assert_eq!(lost.kind, FaultKind::LibraryLost);
         let mut new = backend.connect().expect("the library can be initialised again");
-        let stale = new.encrypt(key, &[0; 12], b"", b"text").expect_err("it is an old handle");
+        let stale = new.encrypt(key, &[1; 12], b"", b"text").expect_err("it is an old handle");
         assert_eq!(stale.kind, FaultKind::HandleStale);
         let closed = token.counts().of("C_CloseSession");
         // Its number may be that of a new session by now.
         drop(old);
         assert_eq!(token.counts().of("C_CloseSession"), closed);
         let key = new.objects().expect("the token can be searched")[0];
-        assert!(new.encrypt(key, &[0; 12], b"", b"text").is_ok());
+        assert!(new.encrypt(key, &[1; 12], b"", b"text").is_ok());
     });
 }

@@ -26,7 +26,8 @@ use xksd::secret::Secret;
 
 /// The directory that was made for this test.
 fn directory() -> PathBuf {
-    let conf = std::env::var_os("SOFTHSM2_CONF").expect("it is set in the child");
+    let conf = ["SOFTHSM2_CONF", "KRYOPTIC_CONF"].into_iter().find_map(std::env::var_os);
+    let conf = conf.expect("it is set in the child");
     Path::new(&conf).parent().expect("it is in a directory").to_owned()
 }
 
@@ -42,7 +43,7 @@ fn name() -> TokenName {
 fn settings(token: &TokenAtHand) -> Settings {
     let arguments =
         ["hsm-worker", "--token", "test", "--log-format", "text", "--log-level", "debug"];
-    let wanted = ["SOFTHSM2_CONF", "PKCS11_SHIM_MODULE", "PKCS11_SHIM_COUNTS"];
+    let wanted = ["SOFTHSM2_CONF", "KRYOPTIC_CONF", "PKCS11_SHIM_MODULE", "PKCS11_SHIM_COUNTS"];
     let environment = wanted.iter().filter_map(|name| {
         let value = std::env::var_os(name)?;
         Some((OsString::from(name), value))
@@ -58,7 +59,7 @@ fn settings(token: &TokenAtHand) -> Settings {
         module: token.module.clone(),
         selector: TokenSelector::Label(token.label.clone()),
         profile: None,
-        initialization: None,
+        initialization: token.initialization.clone(),
         hidden: Vec::new(),
         launch,
         call_limit: PATIENCE,

@@ -11,6 +11,7 @@ mod isolation;
 mod iv;
 mod lifecycle;
 mod limit;
+mod messages;
 mod proxy;
 mod token;
 mod writes;

@@ -11,6 +11,7 @@ use cryptoki_sys::{CK_GCM_PARAMS, CK_MECHANISM, CK_ULONG, CKM_AES_GCM};
 use super::session::Pkcs11Session;
 use crate::hsm::backend::{IV_LEN, ObjectHandle, Sealed, TAG_LEN};
 use crate::hsm::fault::{Fault, FaultKind};
+use crate::hsm::iv;
 use crate::hsm::profile::IvSource;
 use crate::secret::Plaintext;
 use crate::wire::gcm::Iv;
@@ -37,6 +38,9 @@ impl Pkcs11Session {
         plaintext: &[u8],
     ) -> Result<Sealed, Fault> {
         self.check_generation(key)?;
+        if *iv == iv::NONE && self.link.profile.iv_source == IvSource::HostFromTokenRng {
+            return Err(Fault::refused(FaultKind::Bug, "C_EncryptInit", "there is no IV"));
+        }
         // A copy, since some tokens write an IV of their own over the one they are given; zeros are
         // the question for one.
         let mut used_iv = match self.link.profile.iv_source {
@@ -99,11 +103,7 @@ impl Pkcs11Session {
         tag: &[u8; TAG_LEN],
     ) -> Result<Plaintext, Fault> {
         self.check_generation(key)?;
-        // P-50. SoftHSM would take an IV of any length, even of none.
-        if !matches!(iv.len(), 12 | 16) {
-            let why = "the IV has neither 12 nor 16 bytes";
-            return Err(Fault::refused(FaultKind::BadCiphertext, "C_DecryptInit", why));
-        }
+        check_iv(iv, "C_DecryptInit")?;
         let mut iv = iv.to_vec();
         let mut parameters = Parameters::new(&mut iv, aad);
         let mut mechanism = parameters.mechanism();
@@ -145,6 +145,15 @@ impl Pkcs11Session {
         let why = "the key was looked up in an earlier connection";
         Err(Fault::refused(FaultKind::HandleStale, "key handle", why))
     }
+}
+
+/// P-50. SoftHSM would take an IV of any length, even of none.
+pub(super) fn check_iv(iv: &[u8], function: &'static str) -> Result<(), Fault> {
+    if matches!(iv.len(), 12 | 16) {
+        return Ok(());
+    }
+    let why = "the IV has neither 12 nor 16 bytes";
+    Err(Fault::refused(FaultKind::BadCiphertext, function, why))
 }
 
 /// `CK_GCM_PARAMS` and what it points to.

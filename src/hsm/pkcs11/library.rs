@@ -12,8 +12,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
-use cryptoki_sys::{CK_C_INITIALIZE_ARGS, CK_FUNCTION_LIST, CK_RV, CKF_OS_LOCKING_OK};
+use cryptoki_sys::{
+    CK_C_INITIALIZE_ARGS, CK_FLAGS, CK_FUNCTION_LIST, CK_FUNCTION_LIST_3_0, CK_INTERFACE, CK_RV,
+    CK_UTF8CHAR, CK_VERSION, CKF_OS_LOCKING_OK,
+};
 
+use super::messages::MessageFunctions;
 use crate::hsm::codes::{self, Code};
 use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::profile::{self, Profile};
@@ -25,6 +29,8 @@ pub struct Library {
     /// What C_Initialize is given in its reserved argument, if anything.
     initialization: Option<CString>,
     list: OnceLock<FunctionList>,
+    /// Asked for once; `None`: it has none.
+    message_functions: OnceLock<Option<MessageFunctions>>,
     /// How often C_Initialize has succeeded. Each time the old sessions and handles are gone, and
     /// their numbers are given out again.
     initialisations: AtomicU64,
@@ -37,7 +43,19 @@ pub struct Library {
 }
 
 /// The module's function list. It lives as long as the process: the library is never unloaded.
-pub(super) struct FunctionList(*const CK_FUNCTION_LIST);
+pub(super) struct FunctionList {
+    list: *const CK_FUNCTION_LIST,
+    /// Where there are others than those of PKCS#11 2.40.
+    get_interface: Option<GetInterface>,
+}
+
+/// C_GetInterface
+type GetInterface = unsafe extern "C" fn(
+    *mut CK_UTF8CHAR,
+    *mut CK_VERSION,
+    *mut *mut CK_INTERFACE,
+    CK_FLAGS,
+) -> CK_RV;
 
 // SAFETY: the list is constant data of a module that is never unloaded, and a module that was
 // initialised with CKF_OS_LOCKING_OK may be called from any thread (PKCS#11 2.40, C_Initialize).
@@ -72,6 +90,7 @@ impl Library {
             path: path.into(),
             initialization: None,
             list: OnceLock::new(),
+            message_functions: OnceLock::new(),
             initialisations: AtomicU64::new(0),
             lost: AtomicBool::new(false),
             load_failed: AtomicBool::new(false),
@@ -89,7 +108,16 @@ impl Library {
     #[cfg(test)]
     pub(super) fn of_functions(functions: CK_FUNCTION_LIST) -> Self {
         let library = Self::new("a test's own");
-        let _ = library.list.set(FunctionList(Box::leak(Box::new(functions))));
+        let list = Box::leak(Box::new(functions));
+        let _ = library.list.set(FunctionList { list, get_interface: None });
+        library
+    }
+
+    /// The same, with these functions of PKCS#11 3.0 beside them.
+    #[cfg(test)]
+    pub(super) fn of_both(functions: CK_FUNCTION_LIST, newer: &CK_FUNCTION_LIST_3_0) -> Self {
+        let library = Self::of_functions(functions);
+        let _ = library.message_functions.set(MessageFunctions::of(newer));
         library
     }
 
@@ -151,6 +179,28 @@ impl Library {
         Ok(())
     }
 
+    /// Its message functions, if it has all of them.
+    pub(super) fn message_functions(&self, metrics: &TokenMetrics) -> Option<MessageFunctions> {
+        *self.message_functions.get_or_init(|| {
+            let get_interface = self.list.get()?.get_interface?;
+            let (mut name, mut version) = (*INTERFACE, VERSION_3_0);
+            let mut interface: *mut CK_INTERFACE = ptr::null_mut();
+            let given = self.call(metrics, "C_GetInterface", |_| {
+                // SAFETY: name and version are only read and live through the call; `interface` is a
+                // valid place for the answer.
+                Some(unsafe { get_interface(name.as_mut_ptr(), &mut version, &mut interface, 0) })
+            });
+            given.ok()?;
+            // SAFETY: null, or constant data of a module that is never unloaded.
+            let list = unsafe { interface.as_ref() }?.pFunctionList.cast::<CK_FUNCTION_LIST_3_0>();
+            // SAFETY: as above. The interface of this name and version begins with its version, and
+            // has this layout if that is 3.0 or later (PKCS#11 3.0, section 3.6).
+            let is_so = !list.is_null() && unsafe { (*list).version }.major >= VERSION_3_0.major;
+            // SAFETY: as above.
+            is_so.then(|| unsafe { MessageFunctions::of(&*list) }).flatten()
+        })
+    }
+
     /// Calls one C function: names it, times it, counts it, and turns its code into a fault.
     pub(super) fn call(
         &self,
@@ -199,13 +249,16 @@ pub(super) fn load(path: &Path) -> Result<FunctionList, LoadError> {
     // SAFETY: C_GetFunctionList has this type in every PKCS#11 version.
     let symbol = unsafe { library.get::<GetFunctionList>(b"C_GetFunctionList\0") };
     let get_function_list = symbol.map_err(|_| no_list())?;
+    // SAFETY: C_GetInterface has this type since PKCS#11 3.0, which brought it.
+    let get_interface = unsafe { library.get::<GetInterface>(b"C_GetInterface\0") };
+    let get_interface = get_interface.ok().map(|symbol| *symbol);
     let mut list: *mut CK_FUNCTION_LIST = ptr::null_mut();
     // SAFETY: `list` is a valid place for the answer; the call is allowed before C_Initialize.
     let code = unsafe { get_function_list(&mut list) };
     if code != codes::OK.0 || list.is_null() {
         return Err(no_list());
     }
-    Ok(FunctionList(list))
+    Ok(FunctionList { list, get_interface })
 }
 
 fn observed(
@@ -216,7 +269,7 @@ fn observed(
     call: impl FnOnce(&CK_FUNCTION_LIST) -> Option<CK_RV>,
 ) -> Result<(), Fault> {
     // SAFETY: not null (checked when loaded) and never unloaded.
-    let list = unsafe { &*list.0 };
+    let list = unsafe { &*list.list };
     let start = Instant::now();
     let Some(code) = call(list) else {
         return Err(Fault::refused(FaultKind::Bug, function, "the module lacks this function"));
@@ -231,6 +284,10 @@ fn observed(
 pub(super) fn padded(field: &[u8]) -> String {
     String::from_utf8_lossy(field).trim_end_matches([' ', '\0']).to_owned()
 }
+
+/// Name and version of the interface that has the message functions.
+const INTERFACE: &[u8; 8] = b"PKCS 11\0";
+const VERSION_3_0: CK_VERSION = CK_VERSION { major: 3, minor: 0 };
 
 /// Ends the process at once, without destructors and exit handlers.
 ///

@@ -1,7 +1,8 @@
 //! The C boundary: PKCS#11 modules, and the only place that names `cryptoki-sys` and `unsafe`.
 //!
 //! Catalogue and data path use one function list through single C calls into presized buffers
-//! (`library`, `session`, `data`, `objects`). `admin` adds what the `keys` commands change, `transport`
+//! (`library`, `session`, `data`, `objects`), and the data path the message functions where a token
+//! has proved its own (`messages`, `message_proof`). `admin` adds what the `keys` commands change, `transport`
 //! (with the calls in `wrapping`) how they bring key material in, `officer` who is trusted.
 
 #![allow(unsafe_code, reason = "PKCS#11 is a C interface; each block says why it is sound")]
@@ -12,6 +13,10 @@ pub mod inspect;
 mod library;
 #[cfg(test)]
 mod lies;
+#[cfg(test)]
+mod message_plays;
+mod message_proof;
+mod messages;
 mod objects;
 mod officer;
 mod own_process;
@@ -28,7 +33,7 @@ mod wrapping;
 
 use std::sync::Arc;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use library::{Library, LoadError, exit_now};
 pub use own_process::{close_inherited_descriptors, ignore_requests_to_leave};
@@ -37,9 +42,10 @@ pub(super) use token_iv::distrusted;
 
 use super::backend::{Backend, Session, TokenIdentity};
 use super::fault::{Fault, FaultKind};
-use super::profile::{self, Profile, Recognised, SessionKind, Words};
+use super::profile::{self, MessageApi, Profile, Recognised, SessionKind, Words};
 use crate::metrics::TokenMetrics;
 use crate::secret::Secret;
+use messages::MessageFunctions;
 use session::{Link, Pkcs11Session};
 use token_iv::TokenIvs;
 
@@ -52,6 +58,10 @@ pub struct Pkcs11Backend {
     /// As the operator says; else it is recognised.
     profile: Option<&'static Profile>,
     token_ivs: Arc<TokenIvs>,
+    /// How often the token's keys have been read.
+    readings: Arc<AtomicU64>,
+    /// That its message functions are not used was said.
+    said_two_calls: AtomicBool,
     /// Grows with each connection, so that handles and sessions of an earlier one are recognised.
     generation: Arc<AtomicU64>,
     connected: Mutex<Option<Connected>>,
@@ -63,6 +73,8 @@ struct Connected {
     slot: cryptoki_sys::CK_SLOT_ID,
     generation: u64,
     profile: &'static Profile,
+    /// Used if they are there.
+    messages: Option<MessageFunctions>,
     identity: TokenIdentity,
 }
 
@@ -80,8 +92,20 @@ impl Pkcs11Backend {
         pin: Secret<String>,
         metrics: Arc<TokenMetrics>,
     ) -> Self {
-        let (generation, token_ivs, connected) = Default::default();
-        Self { library, selector, pin, metrics, profile: None, token_ivs, generation, connected }
+        let (generation, token_ivs, readings, connected) = Default::default();
+        let (profile, said_two_calls) = (None, AtomicBool::new(false));
+        Self {
+            library,
+            selector,
+            pin,
+            metrics,
+            profile,
+            token_ivs,
+            readings,
+            said_two_calls,
+            generation,
+            connected,
+        }
     }
 
     /// The same, with the profile that the operator names; `None`: it is recognised.
@@ -105,6 +129,8 @@ impl Pkcs11Backend {
             metrics: self.metrics.clone(),
             profile,
             token_ivs: self.token_ivs.clone(),
+            messages: None,
+            readings: self.readings.clone(),
             current: self.generation.clone(),
         };
         Pkcs11Session::open(link, slot, generation, kind)
@@ -157,6 +183,9 @@ impl Pkcs11Backend {
         let profile = self.profile(&identity);
         tracing::debug!(%profile, "the token's profile");
         self.token_ivs.check()?;
+        // Whoever changes keys makes two calls an operation: it destroys keys whose handles may be
+        // others' a moment later.
+        let serves_requests = kind.is_none();
         let kind = kind.unwrap_or(profile.session_kind);
         let mut session = self.open(slot, generation, profile, kind)?;
         session.login(user, pin)?;
@@ -164,9 +193,45 @@ impl Pkcs11Backend {
             // In a session of its own, with which the probe key goes.
             token_iv::admit(&mut self.open(slot, generation, profile, kind)?)?;
         }
-        let connected = Connected { slot, generation, profile, identity };
+        if serves_requests && profile.message_api == MessageApi::WhereProved {
+            session.link.messages = self.proved_messages(&session);
+        }
+        let messages = session.link.messages;
+        let connected = Connected { slot, generation, profile, messages, identity };
         *self.connected.lock().expect("nothing panics while holding this lock") = Some(connected);
         Ok(session)
+    }
+}
+
+impl Pkcs11Backend {
+    /// The message functions of the module, if it has them and the token proves that they do what
+    /// they say. Else an operation is two calls, which is never wrong.
+    fn proved_messages(&self, session: &Pkcs11Session) -> Option<MessageFunctions> {
+        let functions = self.library.message_functions(&self.metrics)?;
+        let prove = || {
+            // Sessions of their own, with which the probe key goes.
+            let mut plain = session.open_another()?;
+            let mut messaging = [session.open_another()?, session.open_another()?];
+            let token_ivs = Arc::<TokenIvs>::default();
+            for session in &mut messaging {
+                session.link.messages = Some(functions);
+                // Of IVs that prove nothing, nobody else is to learn.
+                session.link.token_ivs = token_ivs.clone();
+            }
+            message_proof::prove(&mut plain, messaging.each_mut())
+        };
+        match prove() {
+            Ok(()) => Some(functions),
+            Err(fault) => {
+                if !self.said_two_calls.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(
+                        %fault,
+                        "the module's message functions give no proof: an operation is two calls"
+                    );
+                }
+                None
+            }
+        }
     }
 }
 
@@ -180,8 +245,10 @@ impl Backend for Pkcs11Backend {
             let why = "the token has not been connected to yet";
             return Err(Fault::refused(FaultKind::TokenLost, "C_OpenSession", why));
         };
-        let Connected { slot, generation, profile, .. } = connected;
-        Ok(Box::new(self.open(slot, generation, profile, profile.session_kind)?))
+        let Connected { slot, generation, profile, messages, .. } = connected;
+        let mut session = self.open(slot, generation, profile, profile.session_kind)?;
+        session.link.messages = messages;
+        Ok(Box::new(session))
     }
 
     fn identity(&self) -> TokenIdentity {

@@ -1,6 +1,7 @@
 //! The token's objects: finding them, reading attributes, making the probe key.
 
 use std::ptr;
+use std::sync::atomic::Ordering;
 
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_MECHANISM, CK_MECHANISM_TYPE, CK_OBJECT_CLASS,
@@ -38,6 +39,10 @@ impl Session for Pkcs11Session {
         self.fill_random(buffer)
     }
 
+    fn makes_ivs(&self) -> bool {
+        self.link.messages.is_some() || self.link.profile.iv_source.is_token()
+    }
+
     fn encrypt(
         &mut self,
         key: ObjectHandle,
@@ -45,7 +50,10 @@ impl Session for Pkcs11Session {
         aad: &[u8],
         plaintext: &[u8],
     ) -> Result<crate::hsm::backend::Sealed, Fault> {
-        self.gcm_encrypt(key, iv, aad, plaintext)
+        match self.link.messages {
+            Some(functions) => self.encrypt_message(functions, key, aad, plaintext),
+            None => self.gcm_encrypt(key, iv, aad, plaintext),
+        }
     }
 
     fn decrypt(
@@ -56,7 +64,10 @@ impl Session for Pkcs11Session {
         ciphertext: &[u8],
         tag: &[u8; crate::hsm::backend::TAG_LEN],
     ) -> Result<Plaintext, Fault> {
-        self.gcm_decrypt(key, iv, aad, ciphertext, tag)
+        match self.link.messages {
+            Some(functions) => self.decrypt_message(functions, key, iv, aad, ciphertext, tag),
+            None => self.gcm_decrypt(key, iv, aad, ciphertext, tag),
+        }
     }
 
     fn objects(&mut self) -> Result<Vec<ObjectHandle>, Fault> {
@@ -102,6 +113,11 @@ impl Session for Pkcs11Session {
         let usage = Usage { encrypt, decrypt, sign, verify, wrap, unwrap, derive };
         let check_value = self.check_value(object)?;
         Ok(KeyAttributes { changeable, kind: kind(key_type, bytes, bits), usage, check_value })
+    }
+
+    fn keys_were_read(&mut self) -> Result<(), Fault> {
+        self.link.readings.fetch_add(1, Ordering::AcqRel);
+        Ok(())
     }
 
     fn make_probe_key(&mut self) -> Result<ObjectHandle, Fault> {

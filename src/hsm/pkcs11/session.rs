@@ -10,6 +10,7 @@ use cryptoki_sys::{
 };
 
 use super::library::{Library, padded};
+use super::messages::{MessageFunctions, Operations};
 use super::token_iv::TokenIvs;
 use crate::hsm::backend::TokenIdentity;
 use crate::hsm::codes;
@@ -34,6 +35,10 @@ pub(super) struct Link {
     pub(super) profile: &'static Profile,
     /// The IVs that the token has made, if it is the one to make them.
     pub(super) token_ivs: Arc<TokenIvs>,
+    /// Those of the module, if the token has proved that they do what they say.
+    pub(super) messages: Option<MessageFunctions>,
+    /// How often the token's keys have been read.
+    pub(super) readings: Arc<AtomicU64>,
     /// The generation of the connection that is in use now.
     pub(super) current: Arc<AtomicU64>,
 }
@@ -43,6 +48,10 @@ pub(super) struct Pkcs11Session {
     pub(super) link: Link,
     pub(super) handle: CK_SESSION_HANDLE,
     pub(super) generation: u64,
+    /// What sessions beside it hold open.
+    pub(super) operations: Operations,
+    slot: CK_SLOT_ID,
+    kind: SessionKind,
     /// Of the library when the session was opened.
     initialisation: u64,
 }
@@ -57,12 +66,12 @@ impl Pkcs11Session {
     ) -> Result<Self, Fault> {
         let initialisation = link.library.initialisation();
         let mut handle: CK_SESSION_HANDLE = 0;
-        let kind = match kind {
+        let access = match kind {
             SessionKind::ReadWrite => CKF_RW_SESSION,
             SessionKind::ReadOnly => 0,
         };
         link.library.call_as(link.profile, &link.metrics, "C_OpenSession", |list| {
-            let flags = CKF_SERIAL_SESSION | kind;
+            let flags = CKF_SERIAL_SESSION | access;
             // SAFETY: no notification callback is given (CloudHSM wants both null); `handle` is a
             // valid place for the answer.
             list.C_OpenSession
@@ -72,7 +81,13 @@ impl Pkcs11Session {
         if handle == 0 {
             return Err(Fault::nonsense("C_OpenSession", "the number of no session"));
         }
-        Ok(Self { link, handle, generation, initialisation })
+        let operations = Operations::default();
+        Ok(Self { link, handle, generation, operations, slot, kind, initialisation })
+    }
+
+    /// Opens a session beside this one, of the same connection.
+    pub(super) fn open_another(&self) -> Result<Self, Fault> {
+        Self::open(self.link.clone(), self.slot, self.generation, self.kind)
     }
 
     /// Calls one C function of the token's module.

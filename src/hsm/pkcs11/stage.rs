@@ -64,6 +64,8 @@ pub(super) fn session(
 ) -> Result<Pkcs11Session, Fault> {
     let current = Arc::new(AtomicU64::new(KEY.generation));
     let token_ivs = Arc::new(TokenIvs::default());
-    let link = Link { library, metrics: metrics(), profile, token_ivs, current };
+    let (messages, readings) = (library.message_functions(&metrics()), Arc::default());
+    let link =
+        Link { library, metrics: metrics(), profile, token_ivs, messages, readings, current };
     Pkcs11Session::open(link, 0, KEY.generation, SessionKind::ReadWrite)
 }

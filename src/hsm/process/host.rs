@@ -110,8 +110,9 @@ fn begin(
     new: Box<dyn Session>,
     backend: &dyn Backend,
 ) -> Gift {
+    let makes_ivs = new.makes_ivs();
     *session = Some(new);
-    Gift::Identity(backend.identity())
+    Gift::Identity(backend.identity(), makes_ivs)
 }
 
 fn perform(session: &mut dyn Session, request: Request<'_>) -> Result<Gift, Fault> {
@@ -131,6 +132,7 @@ fn perform(session: &mut dyn Session, request: Request<'_>) -> Result<Gift, Faul
         Request::ReadChangeable(object) => session.read_changeable(object).map(Gift::Changeable),
         Request::ReadAttributes(object) => session.read_attributes(object).map(Gift::Attributes),
         Request::MakeProbeKey => session.make_probe_key().map(Gift::Object),
+        Request::KeysWereRead => session.keys_were_read().map(|()| Gift::Done),
         Request::Sign { key, how, input } => session.sign(key, how, input).map(Gift::Signature),
         Request::Connect | Request::Open | Request::Close => Ok(Gift::Done),
     }

@@ -129,6 +129,7 @@ pub(super) enum Request<'a> {
         how: Signing,
         input: &'a [u8],
     },
+    KeysWereRead,
 }
 
 impl<'a> Request<'a> {
@@ -145,6 +146,7 @@ impl<'a> Request<'a> {
             Self::ReadChangeable(_) | Self::ReadAttributes(_) => "C_GetAttributeValue",
             Self::MakeProbeKey => "C_GenerateKey",
             Self::Sign { .. } => "C_Sign",
+            Self::KeysWereRead => "session",
         }
     }
 
@@ -204,6 +206,7 @@ impl<'a> Request<'a> {
                 writer.bytes(how.as_str().as_bytes());
                 writer.bytes(input);
             }
+            Self::KeysWereRead => writer.u8(11),
         }
         writer
     }
@@ -237,6 +240,7 @@ impl<'a> Request<'a> {
                 how: Signing::named(reader.text()?).ok_or(Malformed)?,
                 input: reader.bytes()?,
             },
+            11 => Self::KeysWereRead,
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -249,8 +253,8 @@ impl<'a> Request<'a> {
 pub(super) enum Gift {
     /// Nothing but that it was done.
     Done,
-    /// Whom the session is connected to.
-    Identity(TokenIdentity),
+    /// Whom the session is connected to, and whether the token makes its IVs.
+    Identity(TokenIdentity, bool),
     /// Random bytes.
     Random(Zeroizing<Vec<u8>>),
     Sealed(Sealed),
@@ -318,11 +322,12 @@ impl Gift {
     fn write(&self, writer: &mut Writer) {
         match self {
             Self::Done => writer.u8(1),
-            Self::Identity(TokenIdentity { manufacturer, model, serial }) => {
+            Self::Identity(TokenIdentity { manufacturer, model, serial }, makes_ivs) => {
                 writer.u8(2);
                 for text in [manufacturer, model, serial] {
                     writer.bytes(text.as_bytes());
                 }
+                writer.flag(*makes_ivs);
             }
             Self::Random(bytes) => {
                 writer.u8(3);
@@ -381,11 +386,10 @@ impl Gift {
         let text = |reader: &mut Reader<'_>| reader.text().map(str::to_owned);
         Ok(match tag {
             1 => Self::Done,
-            2 => Self::Identity(TokenIdentity {
-                manufacturer: text(reader)?,
-                model: text(reader)?,
-                serial: text(reader)?,
-            }),
+            2 => {
+                let [manufacturer, model, serial] = [text(reader)?, text(reader)?, text(reader)?];
+                Self::Identity(TokenIdentity { manufacturer, model, serial }, reader.flag()?)
+            }
             3 => Self::Random(Zeroizing::new(reader.bytes()?.to_vec())),
             4 => Self::Sealed(Sealed {
                 iv: Iv::try_from(reader.bytes()?).map_err(|_| Malformed)?,

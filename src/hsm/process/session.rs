@@ -46,6 +46,8 @@ pub(super) struct ProcessSession {
     stream: UnixStream,
     /// The timeout that the stream has.
     timeout: Duration,
+    /// The token makes its IVs.
+    makes_ivs: bool,
     /// The child is gone.
     lost: bool,
 }
@@ -60,9 +62,12 @@ impl ProcessSession {
             Ok(stream)
         });
         let stream = stream.map_err(|error| lost(&line.child, request, &error))?;
-        let mut session = Self { line, stream, timeout, lost: false };
+        let mut session = Self { line, stream, timeout, makes_ivs: false, lost: false };
         match session.ask(request) {
-            Ok(Gift::Identity(identity)) => Ok((session, identity)),
+            Ok(Gift::Identity(identity, makes_ivs)) => {
+                session.makes_ivs = makes_ivs;
+                Ok((session, identity))
+            }
             Ok(_) => Err(session.misunderstood(request)),
             Err(fault) => {
                 // There is nothing to be closed in the child.
@@ -153,6 +158,10 @@ impl Session for ProcessSession {
         }
     }
 
+    fn makes_ivs(&self) -> bool {
+        self.makes_ivs
+    }
+
     fn encrypt(
         &mut self,
         key: ObjectHandle,
@@ -205,6 +214,13 @@ impl Session for ProcessSession {
         match self.ask(&request)? {
             Gift::Attributes(attributes) => Ok(attributes),
             _ => Err(self.misunderstood(&request)),
+        }
+    }
+
+    fn keys_were_read(&mut self) -> Result<(), Fault> {
+        match self.ask(&Request::KeysWereRead)? {
+            Gift::Done => Ok(()),
+            _ => Err(self.misunderstood(&Request::KeysWereRead)),
         }
     }
 

@@ -212,6 +212,8 @@ mod tests {
         for source in [
             include_str!("../pkcs11/data.rs"),
             include_str!("../pkcs11/library.rs"),
+            include_str!("../pkcs11/message_proof.rs"),
+            include_str!("../pkcs11/messages.rs"),
             include_str!("../pkcs11/mod.rs"),
             include_str!("../pkcs11/objects.rs"),
             include_str!("../pkcs11/session.rs"),

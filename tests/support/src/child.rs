@@ -30,6 +30,8 @@ pub enum Way {
     Shim,
     /// kryoptic.
     Kryoptic,
+    /// kryoptic through the shim, which counts and obeys [`TokenAtHand::script`].
+    ShimKryoptic,
     /// NSS softokn.
     Nss,
 }
@@ -49,9 +51,14 @@ pub struct TokenAtHand {
 }
 
 impl TokenAtHand {
-    /// How often each C function has been called up to now. Only through [`Way::Shim`].
+    /// How often each C function has been called up to now. Only through the shim.
     pub fn counts(&self) -> shim::Counts {
         shim::Counts::read(&self.counts)
+    }
+
+    /// What the shim is to do from now on. Only through [`Way::ShimKryoptic`].
+    pub fn script(&self, text: &str) {
+        shim::set_script(&self.counts.with_file_name("script"), text);
     }
 }
 
@@ -114,6 +121,16 @@ fn orders(way: Way, directory: &Path) -> Option<Orders> {
             let token = KryopticToken::create(directory, "child")?;
             let environment = vec![("KRYOPTIC_CONF", token.conf.into())];
             Orders { label: token.label, module: token.module, environment }
+        }
+        Way::ShimKryoptic => {
+            let token = KryopticToken::create(directory, "child")?;
+            let environment = vec![
+                ("KRYOPTIC_CONF", token.conf.into()),
+                ("PKCS11_SHIM_MODULE", token.module.into()),
+                ("PKCS11_SHIM_COUNTS", directory.join("counts").into()),
+                ("PKCS11_SHIM_SCRIPT", directory.join("script").into()),
+            ];
+            Orders { label: token.label, module: shim::library(), environment }
         }
         Way::Nss => {
             let token = NssToken::create(directory)?;

@@ -46,7 +46,7 @@ fn gifts() -> Vec<Gift> {
     let identity = TokenIdentity { model: "m".into(), ..TokenIdentity::default() };
     vec![
         Gift::Done,
-        Gift::Identity(identity),
+        Gift::Identity(identity, true),
         Gift::Random(Zeroizing::new(vec![5; 768])),
         Gift::Sealed(sealed),
         Gift::Opened(Plaintext::new(b"plain".to_vec())),

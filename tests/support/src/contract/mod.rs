@@ -178,11 +178,11 @@ fn bytes(length: usize) -> Vec<u8> {
 fn round_trip(session: &mut dyn Session, key: ObjectHandle, aad: &[u8], plaintext: &[u8]) {
     let iv = iv(session);
     let sealed = session.encrypt(key, &iv, aad, plaintext).expect("the key encrypts");
-    assert_eq!(sealed.iv.as_bytes(), iv);
+    assert_eq!(sealed.iv.as_bytes() == iv, !session.makes_ivs());
     // P-41: the ciphertext is as long as the plaintext.
     assert_eq!(sealed.ciphertext.len(), plaintext.len());
     assert_ne!(sealed.ciphertext, plaintext);
-    let opened = session.decrypt(key, &iv, aad, &sealed.ciphertext, &sealed.tag);
+    let opened = session.decrypt(key, sealed.iv.as_bytes(), aad, &sealed.ciphertext, &sealed.tag);
     assert_eq!(opened.expect("the key decrypts").expose(), plaintext);
 }
 
