@@ -178,8 +178,12 @@ fn say(words: &mut Words<'_>, functions: &[Function]) -> Result<Action, Cause> {
     let field = Field::of(functions[0]).find(|field| field.name == name);
     let field = field.ok_or_else(|| Cause::BadField(name.to_owned()))?;
     let text = words.rest();
-    if text.len() > field.length {
-        return Err(Cause::LongText(text.to_owned(), field.length));
+    if !field.takes(text) {
+        let text = text.to_owned();
+        return Err(match field.is_text() {
+            true => Cause::LongText(text, field.length),
+            false => Cause::BadNumber(text),
+        });
     }
     Ok(Action::Say(field, text.to_owned()))
 }

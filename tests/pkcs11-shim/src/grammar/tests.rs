@@ -143,6 +143,8 @@ fn bad_lines_by_cause() {
             "C_GetTokenInfo say model 12345678901234567",
             Cause::LongText(text("12345678901234567"), 16),
         ),
+        ("C_GetTokenInfo say sessions many", Cause::BadNumber(text("many"))),
+        ("C_GetTokenInfo say flags 0xg", Cause::BadNumber(text("0xg"))),
         ("C_Login flip", Cause::Unfit(text("flip"), Function::C_Login)),
         ("C_GenerateRandom short", Cause::Unfit(text("short"), Function::C_GenerateRandom)),
         ("C_Encrypt iv appended", Cause::Unfit(text("iv"), Function::C_Encrypt)),
