@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ impl HttpVersion {
 #[derive(Clone)]
 pub struct Connector {
     endpoint: Endpoint,
+    /// Where to connect to, whatever the endpoint's name resolves to.
+    address: Option<SocketAddr>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     http: HttpVersion,
     patience: Duration,
@@ -111,7 +114,7 @@ impl Connector {
                 Some((TlsConnector::from(Arc::new(config)), name))
             }
         };
-        Ok(Self { endpoint, tls, http, patience })
+        Ok(Self { endpoint, address: None, tls, http, patience })
     }
 
     /// The way to a loopback endpoint without TLS.
@@ -120,7 +123,24 @@ impl Connector {
     /// For an https endpoint, which wants a [`Trust`].
     pub fn plain(endpoint: Endpoint, http: HttpVersion, patience: Duration) -> Self {
         assert_eq!(endpoint.scheme(), Scheme::Http, "TLS wants somebody to trust");
-        Self { endpoint, tls: None, http, patience }
+        Self { endpoint, address: None, tls: None, http, patience }
+    }
+
+    /// The way to an endpoint behind whatever ends its TLS: plain HTTP to this address, with the host of
+    /// the endpoint.
+    pub fn behind_tls(
+        endpoint: Endpoint,
+        address: SocketAddr,
+        http: HttpVersion,
+        patience: Duration,
+    ) -> Self {
+        Self { endpoint, address: Some(address), tls: None, http, patience }
+    }
+
+    /// The way to the same endpoint by this address: its name is not resolved.
+    #[must_use]
+    pub fn at(self, address: SocketAddr) -> Self {
+        Self { address: Some(address), ..self }
     }
 
     /// Where it leads.
@@ -149,9 +169,17 @@ impl Connector {
 
     async fn connect_unbounded(&self) -> Result<Connection, ConnectError> {
         let (host, port) = (self.endpoint.host(), self.endpoint.port());
-        let tcp_error = |cause| ConnectError::Tcp { address: format!("{host}:{port}"), cause };
+        let address = || match self.address {
+            Some(address) => address.to_string(),
+            None => format!("{host}:{port}"),
+        };
+        let tcp_error = |cause| ConnectError::Tcp { address: address(), cause };
         let start = Instant::now();
-        let stream = TcpStream::connect((host, port)).await.map_err(tcp_error)?;
+        let stream = match self.address {
+            Some(address) => TcpStream::connect(address).await,
+            None => TcpStream::connect((host, port)).await,
+        };
+        let stream = stream.map_err(tcp_error)?;
         stream.set_nodelay(true).map_err(tcp_error)?;
         let peer = stream.peer_addr().map_err(tcp_error)?;
         let tcp = start.elapsed();

@@ -19,6 +19,7 @@ pub mod request;
 #[cfg(test)]
 mod tests;
 pub mod trust;
+pub mod witness;
 
 pub use answer::{EncryptAnswer, HealthAnswer, MetadataAnswer};
 pub use connection::{CallError, Connection, RawAnswer};
@@ -26,3 +27,4 @@ pub use connector::{ConnectError, Connector, HttpVersion};
 pub use endpoint::{Endpoint, EndpointError, Scheme};
 pub use request::{Caller, Encrypt, IntegrityValue, Prepared, Signer};
 pub use trust::{ClientIdentity, Trust, TrustError};
+pub use witness::Witness;

@@ -8,6 +8,8 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{CipherSuite, ClientConfig, ProtocolVersion, RootCertStore};
 
+use super::witness::{Onlooker, Witness};
+
 /// Certificate authorities of the system, as Debian, Ubuntu, Alpine and most others bundle them.
 pub const SYSTEM_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
 
@@ -17,6 +19,8 @@ pub struct Trust {
     roots: Arc<RootCertStore>,
     /// The only suite that is offered; `None`: all that rustls has.
     suite: Option<CipherSuite>,
+    /// Who sees the certificates instead of their being judged.
+    witness: Option<Arc<Witness>>,
 }
 
 /// A certificate with its key, for proxies that ask for one (P-16).
@@ -62,7 +66,14 @@ impl Trust {
         if roots.is_empty() {
             return Err(TrustError::Empty { path: path.to_owned() });
         }
-        Ok(Self { roots: Arc::new(roots), suite: None })
+        Ok(Self { roots: Arc::new(roots), suite: None, witness: None })
+    }
+
+    /// Whoever it is: the witness sees the certificates, and the caller is to judge them. That the
+    /// server has the key of its own is checked all the same.
+    pub fn whoever(witness: Arc<Witness>) -> Self {
+        let roots = Arc::new(RootCertStore::empty());
+        Self { roots, suite: None, witness: Some(witness) }
     }
 
     /// The same authorities, and this cipher suite offered to servers and no other: to see whether
@@ -87,9 +98,16 @@ impl Trust {
             };
             versions.retain(|version| has(version.version));
         }
-        let builder = ClientConfig::builder_with_provider(Arc::new(provider))
-            .with_protocol_versions(&versions)?
-            .with_root_certificates(self.roots.clone());
+        let provider = Arc::new(provider);
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&versions)?;
+        let builder = match &self.witness {
+            None => builder.with_root_certificates(self.roots.clone()),
+            Some(witness) => {
+                let onlooker = Arc::new(Onlooker::new(witness.clone(), provider));
+                builder.dangerous().with_custom_certificate_verifier(onlooker)
+            }
+        };
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some(ClientIdentity { chain, key }) => {
