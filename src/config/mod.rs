@@ -41,6 +41,7 @@ use reader::{Section, Shape};
 use report::{Report, Wrong};
 
 use crate::audit::log;
+use crate::client::Endpoint;
 use crate::hsm::pkcs11::TokenSelector;
 use crate::hsm::profile::Profile;
 use crate::hsm::token;
@@ -70,6 +71,8 @@ pub struct Config {
     pub traces: Option<crate::traces::Settings>,
     /// How many proxies serve this endpoint (P-60).
     pub fleet_size: NonZeroU32,
+    /// Where KMS finds them, as it was told: for `xksd doctor`.
+    pub endpoint: Option<Endpoint>,
     /// Where encryptions are counted; `None`: nowhere.
     pub state_directory: Option<PathBuf>,
     /// HSM tokens.
@@ -194,7 +197,7 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
     server::check_addresses(&root, server.as_ref(), ops.as_ref());
     let log = server::log(&mut root);
     let traces = traces::traces(&mut root);
-    let fleet_size = server::fleet_size(&mut root);
+    let fleet = server::fleet(&mut root);
     let reload_on_change = server::reload(&mut root);
     let state_directory = limits::state_directory(&mut root);
     let tokens = tokens::tokens(&mut root);
@@ -203,6 +206,7 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
     let has_state = state_directory.as_ref().is_none_or(Option::is_some);
     let keystores = keystores::keystores(&mut root, &tokens.names, has_state);
     version?;
+    let (fleet_size, endpoint) = fleet?;
     Some(Config {
         file: report.configuration_file(),
         server: server?,
@@ -210,7 +214,8 @@ fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Conf
         log: log?,
         audit: audit?,
         traces: traces?,
-        fleet_size: fleet_size?,
+        fleet_size,
+        endpoint,
         state_directory: state_directory?,
         tokens: tokens.tokens,
         keystores,

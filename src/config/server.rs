@@ -10,12 +10,16 @@ use super::reader::{Section, Shape, parsed};
 use super::report::Wrong;
 use super::secrets::warn_if_readable;
 use super::{Ops, Server, Transport};
+use crate::client::{Endpoint, Scheme};
 use crate::server::{control, listener};
 use crate::telemetry::{self, Format};
 use crate::tls::{self, ClientAuth, TlsError};
 
 /// Bounds of the time that a peer has for one step.
 const STEP: (&str, &str) = ("100ms", "60s");
+
+const ENDPOINT: &str =
+    "what KMS is given as XksProxyUriEndpoint: https://xks.example.com, without a path";
 
 /// Reads `[server]` and what is below it.
 pub(super) fn server(root: &mut Section<'_>) -> Option<Server> {
@@ -216,10 +220,21 @@ pub(super) fn log(root: &mut Section<'_>) -> Option<telemetry::Settings> {
     Some(telemetry::Settings { format: format?, level: level? })
 }
 
-/// Reads `[fleet]`.
-pub(super) fn fleet_size(root: &mut Section<'_>) -> Option<NonZeroU32> {
+/// Reads `[fleet]`: how many proxies there are, and where KMS finds them.
+pub(super) fn fleet(root: &mut Section<'_>) -> Option<(NonZeroU32, Option<Endpoint>)> {
+    let mut section = root.section("fleet");
     let most = NonZeroU32::new(10_000).expect("is not zero");
-    root.section("fleet").or("size", "1", Shape::Number, number_within(NonZeroU32::MIN..=most))
+    let size = section.or("size", "1", Shape::Number, number_within(NonZeroU32::MIN..=most));
+    let endpoint = section.optional("endpoint", Shape::Text, |text| {
+        let endpoint: Endpoint = text.parse().map_err(|error| Wrong::from(error).hint(ENDPOINT))?;
+        let is_bare = endpoint.scheme() == Scheme::Https && endpoint.base_path().is_empty();
+        if is_bare {
+            Ok(endpoint)
+        } else {
+            Err(Wrong::from("must be https and a host").hint(ENDPOINT))
+        }
+    });
+    Some((size?, endpoint?))
 }
 
 /// Reads `[reload]`.
