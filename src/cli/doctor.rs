@@ -1,5 +1,8 @@
 //! `xksd doctor`
 
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -7,8 +10,9 @@ use clap::Args;
 use super::failure::{print, say};
 use super::startup::{Surroundings, configuration, configuration_for_modules};
 use super::{ConfigFile, Exit, Failure};
+use crate::client::{Endpoint, Scheme};
 use crate::config::Token;
-use crate::doctor::{self, Finding, LowCount, Status};
+use crate::doctor::{self, Authorities, Finding, LowCount, Options, Status};
 use crate::hsm::pkcs11::exit_now;
 use crate::names::TokenName;
 
@@ -20,6 +24,21 @@ pub(super) struct Doctor {
     /// Of the tokens, look at this one only
     #[arg(long, value_name = "NAME")]
     token: Option<TokenName>,
+    /// What KMS is given as XksProxyUriEndpoint, in place of fleet.endpoint
+    #[arg(long, value_name = "URL")]
+    endpoint: Option<Endpoint>,
+    /// Connect there for the endpoint, and do not resolve its name: a load balancer before DNS leads to it
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    connect: Option<SocketAddr>,
+    /// How many proxies share the tokens, in place of fleet.size
+    #[arg(long, value_name = "N")]
+    proxies: Option<NonZeroU32>,
+    /// CAs that KMS accepts, in place of the list of AWS that is built in: a newer one, in AWS's form
+    #[arg(long, value_name = "FILE")]
+    trusted_cas: Option<PathBuf>,
+    /// Exit with 1 for warnings, too
+    #[arg(long)]
+    strict: bool,
     /// Print the findings as a JSON array
     #[arg(long)]
     json: bool,
@@ -29,8 +48,8 @@ pub(super) struct Doctor {
 }
 
 const AFTER_HELP: &str = "It may run beside the daemon, and changes nothing: the one key that it \
-    makes vanishes with its session. Exit codes: 0 nothing failed (there may be warnings), 1 \
-    something did, 64 wrong command line.";
+    makes vanishes with its session. Exit codes: 0 nothing failed (there may be warnings, but with \
+    --strict), 1 something did, 64 wrong command line.";
 
 /// Exit code where a check failed.
 const FAILED: u8 = 1;
@@ -38,6 +57,8 @@ const FAILED: u8 = 1;
 impl Doctor {
     /// Does not return after an HSM was used: modules do not survive an ordinary exit.
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
+        crate::daemon::hide_memory();
+        let options = self.options()?;
         let mut findings = Vec::new();
         let mut report = |finding: Finding| {
             if !self.json {
@@ -62,8 +83,7 @@ impl Doctor {
                 let failure = format!("there is no [tokens.{name}] in the configuration");
                 return Err(Failure::new(Exit::Usage, failure));
             }
-            let low_count = if self.try_pin { LowCount::Try } else { LowCount::Spare };
-            doctor::examine(config, low_count, &mut report);
+            doctor::examine(config, &options, &mut report);
         }
         let code = match self.conclude(&findings) {
             Ok(code) => code,
@@ -75,6 +95,28 @@ impl Doctor {
         exit_now(code.into())
     }
 
+    fn options(&self) -> Result<Options, Failure> {
+        let is_bare = |url: &Endpoint| url.scheme() == Scheme::Https && url.base_path().is_empty();
+        if !self.endpoint.as_ref().is_none_or(is_bare) {
+            let failure = "--endpoint takes https:// and a host, without a path";
+            return Err(Failure::new(Exit::Usage, failure));
+        }
+        let authorities = match &self.trusted_cas {
+            None => Authorities::shipped(),
+            Some(file) => Authorities::from_file(file).map_err(|error| {
+                let failure = format!("--trusted-cas `{}`: {error}", file.display());
+                Failure::new(Exit::Usage, failure)
+            })?,
+        };
+        Ok(Options {
+            low_count: if self.try_pin { LowCount::Try } else { LowCount::Spare },
+            proxies: self.proxies,
+            endpoint: self.endpoint.clone(),
+            connect: self.connect,
+            authorities,
+        })
+    }
+
     fn conclude(&self, findings: &[Finding]) -> Result<u8, Failure> {
         if self.json {
             let json = serde_json::to_string_pretty(findings);
@@ -83,7 +125,8 @@ impl Doctor {
         let count = |status| findings.iter().filter(|finding| finding.status == status).count();
         let (failed, warnings) = (count(Status::Fail), count(Status::Warn));
         say(&format!("{} checks: {failed} failed, {warnings} warnings", findings.len()));
-        Ok(if failed > 0 { FAILED } else { 0 })
+        let is_bad = failed > 0 || self.strict && warnings > 0;
+        Ok(if is_bad { FAILED } else { 0 })
     }
 }
 
@@ -95,9 +138,9 @@ fn in_text(finding: &Finding) -> String {
         Status::Fail => "FAIL",
     };
     let subject = if subject.is_empty() { String::new() } else { format!("{subject}: ") };
-    let mut text = format!("{word} {check:<20} {subject}{message}\n");
+    let mut text = format!("{word} {check:<27} {subject}{message}\n");
     if let Some(advice) = advice {
-        text.push_str(&format!("     {:<20} -> {advice}\n", ""));
+        text.push_str(&format!("     {:<27} -> {advice}\n", ""));
     }
     text
 }

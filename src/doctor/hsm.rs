@@ -1,15 +1,20 @@
 //! One HSM token, from the file of its module to the keys that the key stores want of it.
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 use crate::config::Token;
-use crate::hsm::backend::{Backend, IV_LEN, Session};
-use crate::hsm::fault::{Fault, FaultKind};
+use crate::hsm::backend::Backend;
+use crate::hsm::codes;
+use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::pkcs11::inspect::{Mechanism, Module, Needed, PinState, TokenSummary};
 use crate::hsm::pkcs11::{Pkcs11Backend, TokenSelector};
+use crate::hsm::profile::IvSource;
 use crate::metrics::Metrics;
 use crate::names::TokenName;
 use crate::secret::Secret;
 
-use super::{Findings, LowCount, keys};
+use super::{Check, Findings, LowCount, crypt, keys};
 
 /// Sessions that a daemon holds besides those that serve requests.
 const OTHER_SESSIONS: usize = 1;
@@ -21,6 +26,14 @@ pub(super) struct Patient {
     /// What the key stores on this token want of it.
     pub(super) wanted: Vec<keys::Wanted>,
     pub(super) low_count: LowCount,
+    /// How many proxies have sessions with it.
+    pub(super) proxies: NonZeroU32,
+    /// How long a request may take.
+    pub(super) deadline: Duration,
+    /// Whether an encryption is decrypted again.
+    pub(super) verifies: bool,
+    /// Whether another token can be tried after it.
+    pub(super) has_others: bool,
 }
 
 impl Patient {
@@ -33,7 +46,7 @@ impl Patient {
             Err(error) => {
                 let advice = "module must be the PKCS#11 library (.so) of the HSM's vendor, and \
                     what it needs itself must be installed: `ldd` names what is missing";
-                return findings.fail("token.module", error.to_string(), advice);
+                return findings.fail(Check::TokenModule, error.to_string(), advice);
             }
         };
         match module.info() {
@@ -41,11 +54,11 @@ impl Patient {
                 let (about, version) = (&info.description, &info.version);
                 let (by, cryptoki) = (&info.manufacturer, &info.cryptoki);
                 let about = format!("{about} {version} by {by}, PKCS#11 {cryptoki}");
-                findings.ok("token.module", format!("`{}` loads: {about}", path.display()));
+                findings.ok(Check::TokenModule, format!("`{}` loads: {about}", path.display()));
             }
             Err(fault) => {
                 let advice = "its initialisation may have gone wrong: look at the vendor's log";
-                findings.warn("token.module", format!("it loads, but {fault}"), advice);
+                findings.warn(Check::TokenModule, format!("it loads, but {fault}"), advice);
             }
         }
         let Some(token) = self.find(&module, findings) else { return };
@@ -58,19 +71,35 @@ impl Patient {
         let selector = self.token.selector.clone();
         let backend = Pkcs11Backend::new(module.library().clone(), selector, pin, metrics);
         let backend = backend.with_profile(self.token.profile);
-        match backend.connect() {
-            Ok(mut session) => {
-                findings.ok("token.login", "the PIN is accepted");
-                random(&mut *session, findings);
-                round_trip(&mut *session, findings);
-                keys::examine(&self.name, &self.wanted, &mut *session, findings);
-            }
-            Err(fault) => self.no_login(fault, findings),
-        }
+        // Its login is that of all sessions, and ends with the last one.
+        let mut officer = match backend.administer() {
+            Ok(session) => Some(session),
+            Err(fault) if is_write_protected(&fault) => None,
+            Err(fault) => return self.no_login(fault, findings),
+        };
+        let session = match officer {
+            // Of the kind that requests are served by.
+            Some(_) => backend.open_session(),
+            None => backend.connect(),
+        };
+        let mut session = match session {
+            Ok(session) => session,
+            Err(fault) => return self.no_login(fault, findings),
+        };
+        findings.ok(Check::TokenLogin, "the PIN is accepted");
+        crypt::random(&mut *session, findings);
+        let budget = crypt::Budget {
+            verifies: self.verifies,
+            deadline: self.deadline,
+            attempt: self.has_others.then_some(self.token.settings.attempt_limit),
+        };
+        let iv_source = self.token.profile.map_or(IvSource::HostFromTokenRng, |p| p.iv_source);
+        crypt::round_trip(&mut *session, iv_source, &budget, findings);
+        keys::examine(&self.name, &self.wanted, (&mut *session, officer.as_deref_mut()), findings);
     }
 
     fn find(&self, module: &Module, findings: &mut Findings<'_>) -> Option<TokenSummary> {
-        const CHECK: &str = "token.found";
+        const CHECK: Check = Check::TokenFound;
         let (key, wanted) = match &self.token.selector {
             TokenSelector::Label(label) => ("label", label),
             TokenSelector::Serial(serial) => ("serial", serial),
@@ -114,27 +143,26 @@ impl Patient {
     }
 
     fn sessions(&self, token: &TokenSummary, findings: &mut Findings<'_>) {
-        const CHECK: &str = "token.sessions";
-        let wanted = self.token.settings.sessions + OTHER_SESSIONS;
+        const CHECK: Check = Check::TokenSessions;
+        let (each, proxies) = (self.token.settings.sessions + OTHER_SESSIONS, self.proxies);
+        let wanted = each as u64 * u64::from(proxies.get());
+        let message = match proxies.get() {
+            1 => format!("{wanted} sessions are wanted"),
+            _ => format!("{proxies} proxies with {each} sessions each want {wanted}"),
+        };
         match token.max_sessions {
-            Some(most) if most < wanted as u64 => {
-                let message = format!("{wanted} sessions are wanted, the token allows {most}");
-                findings.fail(
-                    CHECK,
-                    message,
-                    "lower sessions; each proxy of a fleet takes as many",
-                );
+            Some(most) if most < wanted => {
+                let advice = "lower sessions: each proxy of a fleet takes as many (fleet.size, or \
+                    --proxies); or raise the limit of the HSM";
+                findings.fail(CHECK, format!("{message}, the token allows {most}"), advice);
             }
-            Some(most) => {
-                let message = format!("{wanted} sessions are wanted, the token allows {most}");
-                findings.ok(CHECK, message);
-            }
-            None => findings.ok(CHECK, format!("{wanted} sessions; the token names no limit")),
+            Some(most) => findings.ok(CHECK, format!("{message}, the token allows {most}")),
+            None => findings.ok(CHECK, format!("{message}; the token names no limit")),
         }
     }
 
     fn mechanisms(&self, module: &Module, token: &TokenSummary, findings: &mut Findings<'_>) {
-        const CHECK: &str = "token.mechanisms";
+        const CHECK: Check = Check::TokenMechanisms;
         const ADVICE: &str = "xksd needs AES-GCM with keys of 256 bits: look for a policy or \
             firmware of the HSM that allows it";
         for needed in [Needed::AesGcm, Needed::AesKeyGen] {
@@ -158,7 +186,7 @@ impl Patient {
 
     /// One try is all that doctor takes, and none that could be the last.
     fn may_log_in(&self, token: &TokenSummary, findings: &mut Findings<'_>) -> bool {
-        const CHECK: &str = "token.login";
+        const CHECK: Check = Check::TokenLogin;
         const OTHERWISE: &str = "log in once by the vendor's own tool, which resets the count; or \
             run `xksd doctor --try-pin` if you are sure of the PIN";
         if !token.is_initialized {
@@ -194,6 +222,14 @@ impl Patient {
     }
 
     fn no_login(&self, fault: Fault, findings: &mut Findings<'_>) {
+        // What comes after the login: a token that is to make IVs has to prove it.
+        if !matches!(fault.function, "C_Initialize" | "C_OpenSession" | "C_Login")
+            && self.token.profile.is_some_and(|profile| profile.iv_source.is_token())
+        {
+            let advice = "profile names an HSM that makes IVs itself, and this one does not, or \
+                otherwise: leave profile out to have it recognised (docs/hsm.md)";
+            return findings.fail(Check::TokenIv, fault.to_string(), advice);
+        }
         let pin = format!("the PIN is the one that tokens.{}.pin names", self.name);
         let advice = match fault.kind {
             FaultKind::PinRefused => {
@@ -204,69 +240,13 @@ impl Patient {
                 .to_owned(),
             _ => "look at the vendor's client and log".to_owned(),
         };
-        findings.fail("token.login", fault.to_string(), advice);
+        findings.fail(Check::TokenLogin, fault.to_string(), advice);
     }
 }
 
-fn random(session: &mut dyn Session, findings: &mut Findings<'_>) {
-    const CHECK: &str = "token.random";
-    const ADVICE: &str = "IVs come from it, and one that repeats breaks AES-GCM: do not use this \
-        token";
-    let mut bytes = [[0_u8; 32]; 2];
-    for buffer in &mut bytes {
-        if let Err(fault) = session.random(buffer) {
-            return findings.fail(CHECK, fault.to_string(), ADVICE);
-        }
-    }
-    if bytes[0] == bytes[1] || bytes.contains(&[0; 32]) {
-        findings.fail(CHECK, "C_GenerateRandom repeats itself", ADVICE);
-    } else {
-        findings.ok(CHECK, "C_GenerateRandom gives fresh bytes");
-    }
-}
-
-/// Encrypts and decrypts under a key that vanishes with the session, as every request will.
-fn round_trip(session: &mut dyn Session, findings: &mut Findings<'_>) {
-    const CHECK: &str = "token.aes_gcm";
-    const PLAINTEXT: &[u8] = b"a plaintext of doctor's";
-    const AAD: &[u8] = b"and its AAD";
-    let mut iv = [0; IV_LEN];
-    let sealed = session.random(&mut iv).and_then(|()| session.make_probe_key()).and_then(|key| {
-        let sealed = session.encrypt(key, &iv, AAD, PLAINTEXT)?;
-        let opened =
-            session.decrypt(key, sealed.iv.as_bytes(), AAD, &sealed.ciphertext, &sealed.tag)?;
-        Ok((key, sealed, opened))
-    });
-    let (key, mut sealed, opened) = match sealed {
-        Ok(parts) => parts,
-        Err(fault) => {
-            let advice = "the user must be allowed to make session keys and to use AES-GCM with \
-                an IV of the caller's: look at the HSM's policy, or name the profile of an HSM that \
-                makes IVs itself (docs/hsm.md)";
-            return findings.fail(CHECK, fault.to_string(), advice);
-        }
-    };
-    if opened.expose() != PLAINTEXT || sealed.ciphertext == PLAINTEXT {
-        let advice = "do not use this token";
-        return findings.fail(CHECK, "what was encrypted does not decrypt to itself", advice);
-    }
-    sealed.tag[0] ^= 1;
-    match session.decrypt(key, sealed.iv.as_bytes(), AAD, &sealed.ciphertext, &sealed.tag) {
-        Ok(_) => {
-            let advice = "the token does not authenticate: do not use it";
-            findings.fail(CHECK, "a wrong tag is accepted", advice);
-        }
-        // Some modules say a wrong tag by a code that may mean trouble too.
-        Err(fault) if matches!(fault.kind, FaultKind::BadCiphertext | FaultKind::Ambiguous) => {
-            let message = format!("a key of its own encrypts and decrypts; a wrong tag: {fault}");
-            findings.ok(CHECK, message);
-        }
-        Err(fault) => {
-            let advice = "callers with bad ciphertexts will cost sessions: please report this \
-                module and its code";
-            findings.warn(CHECK, format!("a wrong tag is refused by {fault}"), advice);
-        }
-    }
+fn is_write_protected(fault: &Fault) -> bool {
+    let Cause::Returned(code) = fault.cause else { return false };
+    matches!(code, codes::TOKEN_WRITE_PROTECTED | codes::SESSION_READ_ONLY)
 }
 
 /// The tokens of a module, in a line.

@@ -1,14 +1,16 @@
 //! The keys of a token, against what the key stores want of it.
 
+use std::sync::Arc;
+
 use crate::catalogue::{Catalogue, Reader};
-use crate::hsm::backend::Session;
+use crate::hsm::backend::{Administration, Session};
 use crate::hsm::key::{Key, KeyFault, KeyKind, Version};
 use crate::keystore::KeyRule;
 use crate::names::{ExternalKeyId, KeystoreName, TokenName};
 use crate::wire::ciphertext_format::{AWS_SAMPLE, Formats};
 use crate::wire::ciphertext_metadata::CiphertextMetadata;
 
-use super::Findings;
+use super::{Check, Findings};
 
 /// What a key store wants of the token.
 #[derive(Debug)]
@@ -22,22 +24,22 @@ pub(super) struct Wanted {
 }
 
 /// What the key stores' rules find in the token.
-const CHECK: &str = "keystore.keys";
+const CHECK: Check = Check::KeystoreKeys;
 
 pub(super) fn examine(
     token: &TokenName,
     wanted: &[Wanted],
-    session: &mut dyn Session,
+    (session, officer): (&mut dyn Session, Option<&mut (dyn Administration + 'static)>),
     findings: &mut Findings<'_>,
 ) {
     let catalogue = match Reader::default().read(session) {
         Ok(catalogue) => catalogue,
         Err(fault) => {
             let advice = "the user may lack the right to see keys: look at the HSM's policy";
-            return findings.fail("token.keys", fault.to_string(), advice);
+            return findings.fail(Check::TokenKeys, fault.to_string(), advice);
         }
     };
-    findings.ok("token.keys", format!("{} keys have an external key id", catalogue.len()));
+    findings.ok(Check::TokenKeys, format!("{} keys have an external key id", catalogue.len()));
     for Wanted { keystore, rules, formats } in wanted {
         for rule in rules {
             findings.subject = format!("keystores.{keystore}.keys");
@@ -47,7 +49,48 @@ pub(super) fn examine(
             }
         }
     }
+    if let Some(officer) = officer {
+        let all = catalogue.iter().filter(|(id, _)| {
+            wanted.iter().flat_map(|wanted| &wanted.rules).any(|rule| rule.allows(id))
+        });
+        protection(all, officer, findings);
+    }
     findings.subject = format!("tokens.{token}");
+}
+
+/// Whether keys can leave the token.
+fn protection<'a>(
+    keys: impl Iterator<Item = (&'a ExternalKeyId, &'a Result<Arc<Key>, KeyFault>)>,
+    officer: &mut dyn Administration,
+    findings: &mut Findings<'_>,
+) {
+    const CHECK: Check = Check::KeystoreProtection;
+    let (mut good, mut all) = (0_usize, 0_usize);
+    for (id, key) in keys {
+        for version in key.as_ref().map_or(&[][..], |key| key.versions()) {
+            // Destroyed by somebody meanwhile, or a token that does not tell.
+            let Ok(protection) = officer.read_protection(version.at) else { continue };
+            all += 1;
+            if protection.sensitive == Some(false) && protection.extractable != Some(false) {
+                let advice = "whoever has the PIN can copy it: make a key in the HSM by `xksd keys \
+                    create`, and have KMS use that";
+                let message = format!("`{id}` can be read in the clear: CKA_SENSITIVE is false");
+                findings.fail(CHECK, message, advice);
+            } else if protection.extractable == Some(true)
+                && protection.wrap_with_trusted != Some(true)
+            {
+                let advice = "whoever has the PIN can take it out under a key of their own; keys made \
+                    by `xksd keys create` never leave, or under trusted keys only";
+                let message =
+                    format!("`{id}` can be wrapped under any key: CKA_EXTRACTABLE is true");
+                findings.warn(CHECK, message, advice);
+            } else {
+                good += 1;
+            }
+        }
+    }
+    findings
+        .ok(CHECK, format!("{good} of {all} versions of keys cannot leave the token unprotected"));
 }
 
 fn named_key(

@@ -1,13 +1,29 @@
 //! Finds what will go wrong before KMS does: each [`Finding`] says what it is and what to do.
 //!
 //! [`configuration`] tells what the configuration itself is at fault in; where it is valid,
-//! [`examine`] goes on with `certificate`, `network` and, token by token, `hsm` and `keys`. Every check
-//! reports, good or bad, so that the list also tells what was looked at.
+//! [`examine`] goes on with `files`, `clock`, `certificate` and `network`, then as KMS would with `reach`
+//! (by `endpoint` and `way`; `verdict` says what came of it), then, token by token, with `hsm` and
+//! `keys`, and with `groups` of tokens. Every check reports, good or bad, so that the list also tells
+//! what was looked at; each has a name in [`Check`].
 
+mod authorities;
 mod certificate;
+mod check;
+mod clock;
+mod crypt;
+mod endpoint;
+mod files;
+mod groups;
 mod hsm;
 mod keys;
 mod network;
+mod reach;
+mod verdict;
+mod way;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
 
 use std::sync::mpsc;
 use std::thread;
@@ -15,7 +31,13 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+pub use authorities::{Authorities, ListError};
+pub use check::Check;
+
+use crate::client::Endpoint;
 use crate::config::{Config, ConfigErrors, Fault, Transport};
+use crate::keystore::VerifyWrites;
+use crate::names::TokenName;
 
 /// How long the HSM library may stay in one step of the examination.
 const HSM_PATIENCE: Duration = Duration::from_secs(30);
@@ -36,7 +58,7 @@ pub enum Status {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// What was checked, by a name that stays: `token.login`.
-    pub check: &'static str,
+    pub check: Check,
     /// Where in the configuration it belongs: `tokens.softhsm`.
     pub subject: String,
     /// How bad it is.
@@ -56,6 +78,21 @@ pub enum LowCount {
     Try,
 }
 
+/// What is looked at, beside the configuration.
+#[derive(Debug)]
+pub struct Options {
+    /// Whether a PIN is tried that may be wrong.
+    pub low_count: LowCount,
+    /// How many proxies share the tokens; `None`: as many as the fleet has.
+    pub proxies: Option<NonZeroU32>,
+    /// Where KMS will find the proxy; `None`: where the configuration says.
+    pub endpoint: Option<Endpoint>,
+    /// Where that is looked for, whatever its name resolves to.
+    pub connect: Option<SocketAddr>,
+    /// The certificate authorities that KMS accepts.
+    pub authorities: Authorities,
+}
+
 /// Everything about one subject goes here.
 struct Findings<'a> {
     subject: String,
@@ -63,25 +100,19 @@ struct Findings<'a> {
 }
 
 impl Findings<'_> {
-    fn ok(&mut self, check: &'static str, message: impl Into<String>) {
+    fn ok(&mut self, check: Check, message: impl Into<String>) {
         self.add(check, Status::Ok, message.into(), None);
     }
 
-    fn warn(&mut self, check: &'static str, message: impl Into<String>, advice: impl Into<String>) {
+    fn warn(&mut self, check: Check, message: impl Into<String>, advice: impl Into<String>) {
         self.add(check, Status::Warn, message.into(), Some(advice.into()));
     }
 
-    fn fail(&mut self, check: &'static str, message: impl Into<String>, advice: impl Into<String>) {
+    fn fail(&mut self, check: Check, message: impl Into<String>, advice: impl Into<String>) {
         self.add(check, Status::Fail, message.into(), Some(advice.into()));
     }
 
-    fn add(
-        &mut self,
-        check: &'static str,
-        status: Status,
-        message: String,
-        advice: Option<String>,
-    ) {
+    fn add(&mut self, check: Check, status: Status, message: String, advice: Option<String>) {
         let subject = self.subject.clone();
         (self.report)(Finding { check, subject, status, message, advice });
     }
@@ -89,7 +120,7 @@ impl Findings<'_> {
 
 /// What the configuration itself is at fault in.
 pub fn configuration(outcome: Result<&Config, &ConfigErrors>, report: &mut dyn FnMut(Finding)) {
-    const CHECK: &str = "configuration";
+    const CHECK: Check = Check::Configuration;
     let warnings = match outcome {
         Ok(config) => &config.warnings,
         Err(errors) => &errors.warnings,
@@ -118,33 +149,80 @@ pub fn configuration(outcome: Result<&Config, &ConfigErrors>, report: &mut dyn F
     for warning in warnings {
         let advice = "it is allowed, and should not be: secrets belong to files that only the \
             daemon's user can read";
-        file.warn("configuration.safety", warning, advice);
+        file.warn(Check::Safety, warning, advice);
     }
 }
 
 /// Looks at everything that a valid configuration names. Afterwards the process must be left
 /// through [`crate::hsm::pkcs11::exit_now`]: HSM libraries are loaded, and may be hung.
-pub fn examine(config: Config, low_count: LowCount, report: &mut dyn FnMut(Finding)) {
-    if let Transport::Tls(settings) = &config.server.transport {
-        certificate::examine(settings, report);
-    }
-    network::examine(&config, report);
-    let Config { tokens, keystores, .. } = config;
-    for (name, token) in tokens {
-        let subject = format!("tokens.{name}");
-        let wanted = keystores.iter().filter(|keystore| keystore.tokens.contains(&name));
-        let wanted = wanted.map(|keystore| keys::Wanted {
+pub fn examine(config: Config, options: &Options, report: &mut dyn FnMut(Finding)) {
+    files::examine(&config, report);
+    clock::examine(&mut Findings { subject: String::new(), report });
+    let endpoint = options.endpoint.as_ref().or(config.endpoint.as_ref());
+    let own = match &config.server.transport {
+        Transport::Tls(settings) => {
+            let host = endpoint.map(Endpoint::host);
+            certificate::examine(settings, host, &options.authorities, report)
+        }
+        Transport::PlainOnLoopback => None,
+    };
+    let is_running = network::examine(&config, report);
+    let own = own.as_ref();
+    reach::Journey { config: &config, options, own, is_running }.examine(report);
+    tokens(config, options, report);
+}
+
+/// Looks at each token, and then at those that stand together.
+fn tokens(config: Config, options: &Options, report: &mut dyn FnMut(Finding)) {
+    let Config { tokens, keystores, fleet_size, server, .. } = config;
+    let wanted = |name: &TokenName| -> Vec<keys::Wanted> {
+        let of = keystores.iter().filter(|keystore| keystore.tokens.contains(name));
+        let wanted = of.map(|keystore| keys::Wanted {
             keystore: keystore.name.clone(),
             rules: keystore.keys.clone(),
             formats: keystore.formats.clone(),
         });
-        let wanted = wanted.collect();
-        let patient = hsm::Patient { name, token, wanted, low_count };
-        watch(subject, HSM_PATIENCE, report, move |findings| patient.examine(findings));
+        wanted.collect()
+    };
+    let groups: BTreeSet<_> = keystores.iter().map(|keystore| keystore.tokens.clone()).collect();
+    let groups = groups.into_iter().filter(|names| names.len() > 1).map(|names| {
+        let members = names.iter().filter_map(|name| tokens.get_key_value(name));
+        (groups::Group::new(members, wanted(&names[0])), names)
+    });
+    let groups: Vec<_> = groups.collect();
+    let mut open = BTreeSet::new();
+    for (name, token) in tokens {
+        let of = || keystores.iter().filter(|keystore| keystore.tokens.contains(&name));
+        let patient = hsm::Patient {
+            wanted: wanted(&name),
+            low_count: options.low_count,
+            proxies: options.proxies.unwrap_or(fleet_size),
+            deadline: server.deadline,
+            verifies: of().any(|keystore| keystore.verify_writes == VerifyWrites::Always),
+            has_others: of().any(|keystore| keystore.tokens.len() > 1),
+            name: name.clone(),
+            token,
+        };
+        let subject = format!("tokens.{name}");
+        let mut pass_on = |finding: Finding| {
+            if (finding.check, finding.status) == (Check::TokenKeys, Status::Ok) {
+                open.insert(name.clone());
+            }
+            report(finding);
+        };
+        watch(subject, HSM_PATIENCE, &mut pass_on, move |findings| patient.examine(findings));
+    }
+    for (group, names) in groups {
+        // Whoever could not be looked at alone is not looked at with others.
+        if names.iter().all(|name| open.contains(name)) {
+            let names = names.iter().map(TokenName::as_str).collect::<Vec<_>>().join(", ");
+            let subject = format!("tokens {names}");
+            watch(subject, HSM_PATIENCE, report, move |findings| group.examine(findings));
+        }
     }
 }
 
-/// Examines a token on a thread of its own: a library that hangs is a finding too.
+/// Examines tokens on a thread of its own: a library that hangs is a finding too.
 fn watch(
     subject: String,
     patience: Duration,
@@ -165,7 +243,7 @@ fn watch(
                 let message = format!("the HSM library has not returned for {patience:?}");
                 let advice = "the step after the last one above hangs: look at the network to the \
                     HSM and at its vendor's client and log";
-                Findings { subject, report }.fail("token.answers", message, advice);
+                Findings { subject, report }.fail(Check::TokenAnswers, message, advice);
                 return;
             }
         }
@@ -183,10 +261,10 @@ mod tests {
         let subject = "tokens.hung".to_owned();
         let mut report = |finding: Finding| found.push((finding.check, finding.status));
         watch(subject, Duration::from_millis(50), &mut report, move |findings| {
-            findings.ok("token.module", "loads");
+            findings.ok(Check::TokenModule, "loads");
             wait.recv().expect_err("nothing is ever sent");
         });
-        assert_eq!(found, [("token.module", Status::Ok), ("token.answers", Status::Fail)]);
+        assert_eq!(found, [(Check::TokenModule, Status::Ok), (Check::TokenAnswers, Status::Fail)]);
         drop(never);
     }
 }

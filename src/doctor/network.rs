@@ -1,12 +1,13 @@
-//! Addresses to listen on, and how many connections may be open.
+//! Addresses to listen on, how many connections may be open, and what protects memory.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 
-use super::{Finding, Findings};
+use super::{Check, Finding, Findings};
 use crate::config::Config;
 
 /// How long a running daemon may take to say that it lives.
@@ -15,7 +16,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// What a daemon opens besides its connections: sessions, logs, the operations listeners'.
 const OTHER_FILES: u64 = 384;
 
-pub(super) fn examine(config: &Config, report: &mut dyn FnMut(Finding)) {
+/// Gives whether a daemon runs.
+pub(super) fn examine(config: &Config, report: &mut dyn FnMut(Finding)) -> bool {
     let ops = config.ops.listen;
     let is_running = is_xksd(ops);
     let xks = config.server.listen.iter().map(|address| ("server.listen", *address));
@@ -27,6 +29,9 @@ pub(super) fn examine(config: &Config, report: &mut dyn FnMut(Finding)) {
     }
     let findings = Findings { subject: "server.max_connections".to_owned(), report };
     open_files(config.server.limits.max_connections, getrlimit(Resource::Nofile).maximum, findings);
+    let mut findings = Findings { subject: String::new(), report };
+    memory(may_lock(), getrlimit(Resource::Core).current, &mut findings);
+    is_running
 }
 
 fn listen(
@@ -35,7 +40,7 @@ fn listen(
     is_running: bool,
     findings: &mut Findings<'_>,
 ) {
-    const CHECK: &str = "listen.address";
+    const CHECK: Check = Check::ListenAddress;
     let Err(error) = bound else {
         return findings.ok(CHECK, format!("{address} can be listened on"));
     };
@@ -79,7 +84,7 @@ fn is_xksd(ops: SocketAddr) -> bool {
 
 /// The daemon raises its soft limit to the hard one by itself, so the hard one counts.
 fn open_files(max_connections: usize, hard: Option<u64>, mut findings: Findings<'_>) {
-    const CHECK: &str = "limits.open_files";
+    const CHECK: Check = Check::OpenFiles;
     let wanted = max_connections as u64 + OTHER_FILES;
     match hard {
         Some(hard) if hard < wanted => {
@@ -91,6 +96,29 @@ fn open_files(max_connections: usize, hard: Option<u64>, mut findings: Findings<
             findings.ok(CHECK, format!("{hard} open files are allowed, {wanted} may be needed"));
         }
         None => findings.ok(CHECK, "open files are not limited"),
+    }
+}
+
+/// The daemon locks its memory where it may.
+fn may_lock() -> bool {
+    let may = CapabilitySet::IPC_LOCK | CapabilitySet::SYS_RESOURCE;
+    let has = |ours: rustix::thread::CapabilitySets| ours.effective.intersects(may);
+    getrlimit(Resource::Memlock).maximum.is_none() || capabilities(None).is_ok_and(has)
+}
+
+/// Whether secrets stay in memory. `core` is the limit of this process, which has turned its core dumps
+/// off as the daemon does.
+fn memory(may_lock: bool, core: Option<u64>, findings: &mut Findings<'_>) {
+    const CHECK: Check = Check::Memory;
+    if core != Some(0) {
+        let advice = "set LimitCORE=0 in the unit: a core dump has every secret in it";
+        findings.warn(CHECK, "core dumps cannot be turned off", advice);
+    } else if may_lock {
+        findings.ok(CHECK, "memory can be locked, and core dumps are off");
+    } else {
+        let advice = "LimitMEMLOCK=infinity in the unit, ulimit -Hl unlimited, or CAP_IPC_LOCK; the \
+            limits of doctor are those of its shell, not those of the unit";
+        findings.warn(CHECK, "memory cannot be locked: secrets may be written to swap", advice);
     }
 }
 
@@ -129,6 +157,16 @@ mod tests {
         });
         assert!(!is_xksd(address));
         stranger.join().unwrap();
+    }
+
+    #[test]
+    fn secrets_that_may_leave_memory_are_warned_of() {
+        let status =
+            |may_lock, core| one(|mut findings| memory(may_lock, core, &mut findings)).status;
+        assert_eq!(status(true, Some(0)), Status::Ok);
+        assert_eq!(status(false, Some(0)), Status::Warn);
+        assert_eq!(status(true, None), Status::Warn);
+        assert_eq!(status(true, Some(1)), Status::Warn);
     }
 
     #[test]

@@ -36,7 +36,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub use library::{Library, LoadError, exit_now};
-pub use own_process::{close_inherited_descriptors, ignore_requests_to_leave};
+pub use own_process::{clock_is_kept, close_inherited_descriptors, ignore_requests_to_leave};
 pub use session::TokenSelector;
 pub(super) use token_iv::distrusted;
 

@@ -1,5 +1,5 @@
-//! What a process that is there for one library does with itself, and for which the standard
-//! library has nothing.
+//! What a process does with itself or asks the kernel, and for which neither the standard library nor
+//! rustix has anything safe.
 
 use std::io;
 
@@ -27,5 +27,20 @@ pub fn ignore_requests_to_leave() {
     for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP] {
         // SAFETY: ignoring a signal installs no handler.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+/// Whether something keeps the kernel's clock to the time: NTP, PTP or a host.
+///
+/// # Errors
+/// Where the kernel does not tell, as in sandboxes that forbid adjtimex(2).
+pub fn clock_is_kept() -> io::Result<bool> {
+    // SAFETY: timex is plain data, for which all zeros is a value: `modes` of zero changes nothing.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: `state` is a valid place for the answer.
+    match unsafe { libc::adjtimex(&mut state) } {
+        -1 => Err(io::Error::last_os_error()),
+        // The call fails with this state for other reasons as well; the flag is the one that says it.
+        _ => Ok(state.status & libc::STA_UNSYNC == 0),
     }
 }
