@@ -26,6 +26,8 @@ pub(super) struct Patient {
     /// What the key stores on this token want of it.
     pub(super) wanted: Vec<keys::Wanted>,
     pub(super) low_count: LowCount,
+    /// Another section of the same token, whose PIN was refused a moment ago.
+    pub(super) refused: Option<TokenName>,
     /// How many proxies have sessions with it.
     pub(super) proxies: NonZeroU32,
     /// How long a request may take.
@@ -192,6 +194,12 @@ impl Patient {
         if !token.is_initialized {
             let advice = "initialise it by the vendor's own tool";
             findings.fail(CHECK, "the token is not initialised", advice);
+            return false;
+        }
+        if let Some(other) = &self.refused {
+            let message = format!("the PIN of `{other}`, the same token, was refused a moment ago");
+            let message = format!("{message}: not tried, and the keys not looked at");
+            findings.warn(CHECK, message, "mend that one first: each try may be the last");
             return false;
         }
         let (message, advice) = match token.pin {

@@ -24,6 +24,7 @@ mod way;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 
 use std::sync::mpsc;
 use std::thread;
@@ -36,6 +37,7 @@ pub use check::Check;
 
 use crate::client::Endpoint;
 use crate::config::{Config, ConfigErrors, Fault, Transport};
+use crate::hsm::pkcs11::TokenSelector;
 use crate::keystore::VerifyWrites;
 use crate::names::TokenName;
 
@@ -191,11 +193,18 @@ fn tokens(config: Config, options: &Options, report: &mut dyn FnMut(Finding)) {
     });
     let groups: Vec<_> = groups.collect();
     let mut open = BTreeSet::new();
+    let mut refused: Vec<(PathBuf, TokenSelector, TokenName)> = Vec::new();
     for (name, token) in tokens {
         let of = || keystores.iter().filter(|keystore| keystore.tokens.contains(&name));
         let patient = hsm::Patient {
             wanted: wanted(&name),
             low_count: options.low_count,
+            refused: refused
+                .iter()
+                .find(|(module, selector, _)| {
+                    (module, selector) == (&token.module, &token.selector)
+                })
+                .map(|(_, _, name)| name.clone()),
             proxies: options.proxies.unwrap_or(fleet_size),
             deadline: server.deadline,
             verifies: of().any(|keystore| keystore.verify_writes == VerifyWrites::Always),
@@ -204,9 +213,14 @@ fn tokens(config: Config, options: &Options, report: &mut dyn FnMut(Finding)) {
             token,
         };
         let subject = format!("tokens.{name}");
+        let same = (patient.token.module.clone(), patient.token.selector.clone());
         let mut pass_on = |finding: Finding| {
-            if (finding.check, finding.status) == (Check::TokenKeys, Status::Ok) {
-                open.insert(name.clone());
+            match (finding.check, finding.status) {
+                (Check::TokenKeys, Status::Ok) => drop(open.insert(name.clone())),
+                (Check::TokenLogin, Status::Fail) => {
+                    refused.push((same.0.clone(), same.1.clone(), name.clone()));
+                }
+                _ => {}
             }
             report(finding);
         };

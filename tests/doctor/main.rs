@@ -415,3 +415,33 @@ fn a_key_of_another_certificate_is_found() {
     assert!(matches!(failed[..], [("configuration", text)] if text.contains("do not fit")));
     assert_eq!(diagnosis.code, 1);
 }
+
+/// Two sections for one token: what the first one's PIN has cost is not spent again by the second.
+#[test]
+fn a_pin_that_was_refused_is_not_tried_again_under_another_name() {
+    let installation = Installation::new();
+    let path = installation.path("xksd.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let section =
+        text.split("[tokens.hsm]").nth(1).unwrap().split("[keystores.demo]").next().unwrap();
+    let twin = format!("[tokens.twin]{}", section.replace("[tokens.hsm.", "[tokens.twin."));
+    fs::write(&path, format!("{text}\n{twin}")).unwrap();
+    // A token that does not tell by its flags that a try was lost.
+    let script = installation.path("script");
+    shim::set_script(&script, "C_Login return CKR_PIN_INCORRECT\n");
+    let with_script = |text: String| {
+        text.replace(
+            "PKCS11_SHIM_COUNTS",
+            &format!("PKCS11_SHIM_SCRIPT = {script:?}\nPKCS11_SHIM_COUNTS"),
+        )
+    };
+    fs::write(&path, with_script(fs::read_to_string(&path).unwrap())).unwrap();
+    let before = installation.logins();
+    let diagnosis = installation.examine(&[], &[]);
+    assert_eq!(installation.logins() - before, 1, "{:#?}", diagnosis.findings);
+    let warnings = diagnosis.of("warn");
+    assert!(
+        matches!(warnings[..], [("token.login", text)] if text.contains("refused a moment ago")),
+        "{warnings:?}"
+    );
+}
