@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use support::not_run;
 use support::shim::{self, Counts};
 use support::token::SoftHsmToken;
 use tempfile::TempDir;
@@ -209,19 +210,6 @@ fn a_configuration_is_told_all_its_faults() {
     assert_eq!(diagnosis.code, 1);
 }
 
-#[test]
-fn a_secret_that_others_can_read_is_warned_of() {
-    let installation = Installation::new();
-    let readable = fs::Permissions::from_mode(0o644);
-    fs::set_permissions(installation.path("pin"), readable).unwrap();
-    let diagnosis = installation.examine(&[], &[]);
-    let warnings = diagnosis.of("warn");
-    assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert_eq!(warnings[0].0, "configuration.safety");
-    assert!(warnings[0].1.contains("tokens.hsm.pin"), "{warnings:?}");
-    assert_eq!(diagnosis.code, 0);
-}
-
 /// What a process of the module's own would not have, doctor does not give it either.
 #[test]
 fn a_module_sees_what_it_will_see_when_it_is_served() {
@@ -237,14 +225,6 @@ fn a_module_sees_what_it_will_see_when_it_is_served() {
     let pin = [("XKSD_TOKENS__HSM__PIN__ENV", "HSM_PIN"), ("HSM_PIN", installation.token.pin)];
     let diagnosis = installation.examine(&[], &[pin[0], pin[1], environment[0]]);
     assert_eq!(diagnosis.code, 0, "{:#?}", diagnosis.findings);
-}
-
-#[test]
-fn a_module_that_is_none_is_found() {
-    let installation = Installation::new();
-    let text = installation.path("xksd.toml");
-    let environment = [("XKSD_TOKENS__HSM__MODULE", text.to_str().unwrap())];
-    installation.examine(&[], &environment).expect_only("token.module", "cannot load", "PKCS#11");
 }
 
 #[test]
@@ -312,15 +292,6 @@ fn a_key_for_one_direction_is_warned_of() {
     assert_eq!(diagnosis.of("warn"), [("keystore.keys", "`write-1` is without CKA_DECRYPT")]);
 }
 
-#[test]
-fn an_address_in_use_is_found() {
-    let installation = Installation::new();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap().to_string();
-    let diagnosis = installation.examine(&[], &[("XKSD_SERVER__LISTEN", &address)]);
-    diagnosis.expect_only("listen.address", "is in use", "ss -ltnp");
-}
-
 // --- certificates -------------------------------------------------------------------------------
 
 const TLS: &str = "[server.tls]\ncertificate = \"cert.pem\"\nprivate_key = \"key.pem\"";
@@ -367,45 +338,6 @@ fn a_good_certificate_passes_but_for_its_issuer() {
 }
 
 #[test]
-fn an_expired_certificate_is_found() {
-    let (_, diagnosis) = with_certificate(-1, NAMES);
-    diagnosis.expect_only("certificate.expiry", "`CN=localhost` expired on", "renew");
-}
-
-#[test]
-fn a_certificate_that_expires_soon_is_warned_of() {
-    let (_, diagnosis) = with_certificate(29, NAMES);
-    assert_eq!(diagnosis.of("fail"), []);
-    let expiry = diagnosis.of("warn").into_iter().find(|(check, _)| *check == "certificate.expiry");
-    assert!(expiry.is_some_and(|(_, message)| message.contains("days")), "{expiry:?}");
-}
-
-#[test]
-fn a_certificate_without_names_is_found() {
-    // With some extension, as without any it would be no certificate of version 3.
-    let (_, diagnosis) = with_certificate(90, " -addext keyUsage=digitalSignature");
-    diagnosis.expect_only("certificate.names", "no subject alternative name", "DNS name");
-}
-
-#[test]
-fn a_chain_in_the_wrong_order_is_found() {
-    let (installation, _) = with_certificate(90, NAMES);
-    let directory = installation.directory.path();
-    let server = fs::read_to_string(directory.join("cert.pem")).unwrap();
-    let key = fs::read_to_string(directory.join("key.pem")).unwrap();
-    openssl(
-        directory,
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout other.key -out \
-         other.pem -days 90 -subj /CN=other",
-    );
-    let other = fs::read_to_string(directory.join("other.pem")).unwrap();
-    fs::write(directory.join("cert.pem"), server + &other).unwrap();
-    fs::write(directory.join("key.pem"), key).unwrap();
-    let diagnosis = installation.examine(&[], &[]);
-    diagnosis.expect_only("certificate.chain", "what follows it is `CN=other`", "first");
-}
-
-#[test]
 fn a_key_of_another_certificate_is_found() {
     let (installation, _) = with_certificate(90, NAMES);
     let directory = installation.directory.path();
@@ -444,4 +376,22 @@ fn a_pin_that_was_refused_is_not_tried_again_under_another_name() {
         matches!(warnings[..], [("token.login", text)] if text.contains("refused a moment ago")),
         "{warnings:?}"
     );
+}
+
+/// In a network without anything: no question leaves this machine.
+#[test]
+fn a_name_that_does_not_resolve_is_found() {
+    let mut installation = installation::Installation::new();
+    let alone = Command::new("unshare").args(["-rn", "true"]).status();
+    if !alone.is_ok_and(|status| status.success()) {
+        return not_run("doctor without a resolver: no network namespace can be made here");
+    }
+    installation.shell = "exec unshare -rn \"$@\"";
+    installation.front_is_meant = false;
+    let diagnosis = installation.examine();
+    let found = diagnosis.of("fail").find(|finding| finding["check"] == "endpoint.dns");
+    let found = found.unwrap_or_else(|| panic!("{}", diagnosis.text));
+    assert!(found["message"].as_str().unwrap().contains("`xks.example.com` does not resolve"));
+    assert!(found["advice"].as_str().unwrap().contains("public DNS"));
+    assert_eq!(diagnosis.code, 1);
 }
