@@ -159,7 +159,7 @@ fn check_initialization(
     match (profile.initialization, text) {
         (Initialization::Text, None) => {
             let wrong = Wrong::from(format!("is missing: modules of profile {profile} need it"));
-            section.missing("initialization", wrong.hint("docs/hsm.md has an example"));
+            section.missing("initialization", wrong.hint("docs/hsm/nss.md has an example"));
         }
         (Initialization::Nothing, Some(_)) => {
             let problem = format!("is nothing that modules of profile {profile} take");
