@@ -23,7 +23,7 @@ mod status;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 pub use failure::{Exit, Failure};
 
@@ -84,6 +84,11 @@ struct ConfigFile {
     #[arg(long = "config", value_name = "FILE", env = "XKSD_CONFIG")]
     #[arg(default_value = "/etc/xksd/xksd.toml")]
     path: PathBuf,
+}
+
+/// The definition of the command line: what is parsed, and what help is written from.
+pub fn definition() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the command line of this process.

@@ -96,36 +96,6 @@ fn every_key_stands_in_the_template_with_its_default() {
 const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md"));
 
 #[test]
-fn every_toml_block_of_the_reference_is_good() {
-    let dir = dir();
-    dir.write("hsm.pin", "1234");
-    let blocks: Vec<&str> = REFERENCE
-        .split("```toml\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
-    assert!(blocks.len() >= 4, "{}", blocks.len());
-    let variables = [
-        ("XKSD_TOKENS__HSM__MODULE", "module.so"),
-        ("CREDENTIALS_DIRECTORY", dir.0.path().to_str().unwrap()),
-        ("HSM_PIN", "1234"),
-    ];
-    for block in blocks {
-        // A block shows a section or two; what it leaves out is that of a good configuration.
-        let sections: BTreeSet<&str> = block.lines().filter(|line| line.starts_with('[')).collect();
-        let rest: String = GOOD
-            .split_inclusive("\n\n")
-            .filter(|section| !sections.contains(section.trim_start().lines().next().unwrap()))
-            .collect();
-        let is_whole = block.contains("version = 1");
-        let toml = if is_whole { block.to_owned() } else { format!("{rest}\n{block}") };
-        if let Err(errors) = dir.load(&toml, &variables) {
-            panic!("{errors}\n--- in\n{toml}");
-        }
-    }
-}
-
-#[test]
 fn every_key_stands_in_the_reference() {
     let dir = dir();
     dir.write("xksd.toml", GOOD);
