@@ -6,7 +6,7 @@ mod changes;
 mod counts;
 mod estate;
 mod files;
-mod fixed;
+pub(crate) mod fixed;
 mod groups;
 mod memory;
 pub mod notify;

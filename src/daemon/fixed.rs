@@ -8,6 +8,19 @@ use crate::config::{Config, Transport};
 use crate::telemetry::Format;
 use crate::traces::sampler::Ratio;
 
+/// The keys of these settings, and sections of which all are.
+pub(crate) const KEYS: [&str; 9] = [
+    "server.listen",
+    "server.insecure_plain_http_on_loopback",
+    "ops.listen",
+    "ops.metrics_listen",
+    "ops.control_socket",
+    "log.format",
+    "state.directory",
+    "traces",
+    "audit",
+];
+
 /// Settings that are used once, when the daemon starts.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Fixed {
@@ -44,17 +57,17 @@ impl Fixed {
     /// The keys in which a configuration differs from this.
     pub(super) fn differences(&self, config: &Config) -> Vec<&'static str> {
         let other = Self::of(config);
-        let differences = [
-            ("server.listen", self.listen != other.listen),
-            ("server.insecure_plain_http_on_loopback", self.is_tls != other.is_tls),
-            ("ops.listen", self.ops_listen != other.ops_listen),
-            ("ops.metrics_listen", self.metrics_listen != other.metrics_listen),
-            ("ops.control_socket", self.control_socket != other.control_socket),
-            ("log.format", self.log_format != other.log_format),
-            ("state.directory", self.state_directory != other.state_directory),
-            ("traces", self.traces != other.traces),
-            ("audit", self.audit != other.audit),
+        let differs = [
+            self.listen != other.listen,
+            self.is_tls != other.is_tls,
+            self.ops_listen != other.ops_listen,
+            self.metrics_listen != other.metrics_listen,
+            self.control_socket != other.control_socket,
+            self.log_format != other.log_format,
+            self.state_directory != other.state_directory,
+            self.traces != other.traces,
+            self.audit != other.audit,
         ];
-        differences.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+        KEYS.into_iter().zip(differs).filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
 }

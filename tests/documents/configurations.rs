@@ -15,37 +15,7 @@ use crate::markdown::Block;
 use crate::none;
 
 /// What a block leaves out is that of this.
-const BASE: &str = r#"
-version = 1
-
-[server]
-listen = "127.0.0.1:8443"
-
-[server.tls]
-certificate = "server.pem"
-private_key = "server.key"
-
-[ops]
-listen = "127.0.0.1:9443"
-
-[tokens.hsm]
-module = "module.so"
-label = "xksd"
-pin = { file = "token.pin" }
-
-[keystores.demo]
-prefix = "demo"
-regions = ["us-east-1"]
-tokens = ["hsm"]
-keys = ["demo-*"]
-
-[keystores.demo.authorization]
-mode = "off"
-
-[[keystores.demo.credentials]]
-access_key_id = "ABCDEFGHIJKLMNOPQRST"
-secret = { file = "demo.secret" }
-"#;
+const BASE: &str = include_str!("../../src/config/tests/good.toml");
 
 const SECRET: &str = "0123456789012345678901234567890123456789012";
 const POLICY: &str = "@id(\"payments\") permit (principal, action, resource);";

@@ -1,6 +1,7 @@
 mod authorization;
 mod credentials;
 mod faults;
+mod reference;
 mod secrets;
 mod template;
 mod values;
@@ -17,37 +18,7 @@ use super::{Config, ConfigErrors, Fault, load};
 const SECRET: &str = "CANARYcanary0123456789012345678901234567890";
 
 /// A configuration without fault, and the files that it names.
-const GOOD: &str = r#"
-version = 1
-
-[server]
-listen = "127.0.0.1:8443"
-
-[server.tls]
-certificate = "server.pem"
-private_key = "server.key"
-
-[ops]
-listen = "127.0.0.1:9443"
-
-[tokens.hsm]
-module = "module.so"
-label = "xksd"
-pin = { file = "token.pin" }
-
-[keystores.demo]
-prefix = "demo"
-regions = ["us-east-1"]
-tokens = ["hsm"]
-keys = ["demo-*", "other"]
-
-[keystores.demo.authorization]
-mode = "off"
-
-[[keystores.demo.credentials]]
-access_key_id = "ABCDEFGHIJKLMNOPQRST"
-secret = { file = "demo.secret" }
-"#;
+const GOOD: &str = include_str!("good.toml");
 
 /// A directory for a configuration.
 struct Dir(TempDir);

@@ -1,14 +1,14 @@
-//! The template and the reference tell of every key, and nothing else.
+//! The template tells of every key, and nothing else.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use config::{Value, ValueKind};
 
 use super::super::report::Report;
 use super::super::{TEMPLATE, read, source};
-use super::{Dir, GOOD, SECRET};
+use super::{Dir, SECRET};
 
-/// The files that template and reference name.
+/// The files that the template names.
 fn dir() -> Dir {
     let dir = Dir::new();
     dir.write("tls/x", "");
@@ -91,28 +91,4 @@ fn every_key_stands_in_the_template_with_its_default() {
         .filter(|key| !asked.contains_key(*key) && !names_of_the_operator(key))
         .collect();
     assert!(unknown.is_empty(), "{unknown:?}");
-}
-
-const REFERENCE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md"));
-
-#[test]
-fn every_key_stands_in_the_reference() {
-    let dir = dir();
-    dir.write("xksd.toml", GOOD);
-    let path = dir.path("xksd.toml");
-    let tree = source::read(&path, &BTreeMap::new()).unwrap();
-    let report = Report::new(&path, tree.variables, BTreeMap::new());
-    let _ = read(&report, tree.values);
-    for (key, default) in report.asked() {
-        let name = key.rsplit('.').next().unwrap();
-        let row = REFERENCE.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
-        let is_section = REFERENCE.lines().any(|line| {
-            let title = line.trim_start_matches('#').trim().replace(['`', '[', ']'], "");
-            line.starts_with('#') && title.split('.').any(|part| part == name)
-        });
-        assert!(row.is_some() || is_section, "`{key}` is not in the reference");
-        if let (Some(row), Some(default)) = (row, default) {
-            assert!(row.contains(&format!("`{default}`")), "{key}: {row}");
-        }
-    }
 }
