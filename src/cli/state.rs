@@ -19,6 +19,9 @@ pub(super) enum State {
 pub(super) struct Init {
     #[command(flatten)]
     config: ConfigFile,
+    /// Succeed, and change nothing, where encryptions are counted already
+    #[arg(long)]
+    if_missing: bool,
 }
 
 impl State {
@@ -36,8 +39,14 @@ impl Init {
             return Err(Failure::new(Exit::Config, failure)
                 .hint("directory = \"/var/lib/xksd\" in [state]"));
         };
-        Store::init(&directory).map_err(failure)?;
-        say(&format!("encryptions are counted in {}, from zero on", directory.display()));
+        let shown = directory.display();
+        match Store::init(&directory) {
+            Ok(()) => say(&format!("encryptions are counted in {shown}, from zero on")),
+            Err(StoreError::Exists(_)) if self.if_missing => {
+                say(&format!("encryptions are counted in {shown} already"));
+            }
+            Err(error) => return Err(failure(error)),
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -182,6 +182,9 @@ fn a_state_directory_is_for_one_daemon_and_its_counts_are_begun_once() {
     let stderr = String::from_utf8_lossy(&again.stderr);
     assert_eq!(again.status.code(), Some(73), "{stderr}");
     assert!(stderr.contains("exists already"), "{stderr}");
+    let counts = fs::read(site.path().join("state/encryption-counts")).unwrap();
+    site.run(&["state", "init", "--if-missing"]);
+    assert_eq!(fs::read(site.path().join("state/encryption-counts")).unwrap(), counts);
     let _daemon = Daemon::start(site.clone());
     let second = site.command(&["serve"]).output().unwrap();
     let stderr = String::from_utf8_lossy(&second.stderr);
