@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use config::{Value, ValueKind};
@@ -151,13 +151,21 @@ pub(super) fn located_secret(
     Some((secret, source))
 }
 
-/// Warns if others than the owner can read what only the owner should.
+/// Warns if others than the owner, and than those whom root has let in, can read what only the owner should.
 pub(super) fn warn_if_readable(report: &Report, key: &str, file: &Path) {
-    let mode = fs::metadata(file).map(|metadata| metadata.permissions().mode()).unwrap_or(0);
-    if mode & 0o044 != 0 {
-        let (file, mode) = (file.display(), mode & 0o777);
+    let Ok(metadata) = fs::metadata(file) else { return };
+    let mode = metadata.mode() & 0o777;
+    if is_exposed(mode, metadata.uid(), rustix::process::geteuid().as_raw()) {
+        let file = file.display();
         report.warn(key, format!("others than its owner can read `{file}` (mode {mode:03o})"));
     }
+}
+
+/// A file of root's that a daemon of another user reads can only be for its group: so Kubernetes mounts
+/// secrets, and so does an administrator who lets the daemon read what it may not change.
+fn is_exposed(mode: u32, owner: u32, ours: u32) -> bool {
+    let is_for_our_group = owner == 0 && ours != 0;
+    mode & 0o004 != 0 || (mode & 0o040 != 0 && !is_for_our_group)
 }
 
 fn forms() -> String {
@@ -245,6 +253,29 @@ fn from_environment(report: &Report, name: &str) -> Result<Secret<String>, Wrong
         None => {
             let wrong = Wrong::from("`env` must name an environment variable that is set");
             Err(wrong.hint("it takes the variable's name, not the secret"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_exposed;
+
+    #[test]
+    fn a_group_may_read_what_root_gave_it() {
+        for (mode, owner, ours, exposed) in [
+            (0o600, 1000, 1000, false),
+            (0o640, 1000, 1000, true),
+            (0o440, 0, 1000, false),
+            (0o640, 0, 1000, false),
+            (0o644, 0, 1000, true),
+            (0o404, 0, 1000, true),
+            (0o640, 2000, 1000, true),
+            // Root does not need a group.
+            (0o600, 0, 0, false),
+            (0o640, 0, 0, true),
+        ] {
+            assert_eq!(is_exposed(mode, owner, ours), exposed, "{mode:o} {owner} {ours}");
         }
     }
 }
