@@ -211,4 +211,28 @@ mod tests {
         turn_to("two");
         assert!(!files.have_changed().await && files.have_changed().await);
     }
+
+    /// Kubernetes turns one link, to a directory with all files of a Secret or ConfigMap; that it did so
+    /// with the same contents is no change of a file that is named.
+    #[tokio::test]
+    async fn a_volume_of_kubernetes_is_looked_into() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut volume = support::volume::Volume::new(directory.path().join("volume"));
+        let pin = volume.path().join("pin");
+        let mut files = Files::new(Arc::default(), BTreeSet::from([pin]));
+        volume.hold(&[("pin", "1"), ("beside", "1")]);
+        files.before_reading().await;
+        for (contents, is_change) in [
+            (&[("pin", "1"), ("beside", "1")] as &[_], false),
+            (&[("pin", "1"), ("beside", "2")], false),
+            (&[("pin", "2"), ("beside", "2")], true),
+            (&[("beside", "2")], true),
+            (&[("pin", "2")], true),
+        ] {
+            volume.hold(contents);
+            assert!(!files.have_changed().await);
+            assert_eq!(files.have_changed().await, is_change, "{contents:?}");
+            files.before_reading().await;
+        }
+    }
 }

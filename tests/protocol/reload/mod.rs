@@ -9,6 +9,7 @@ mod sources;
 mod threads;
 mod tls;
 mod tokens;
+mod volumes;
 
 use std::process::Output;
 use std::sync::Arc;

@@ -26,6 +26,7 @@ pub mod shim;
 pub mod site;
 pub mod soft_tokens;
 pub mod token;
+pub mod volume;
 
 use std::io::Write as _;
 
