@@ -20,6 +20,9 @@ export NETWORK_HSM_DIRECTORY := $(TARGET_DIR)/p11-kit
 # Prometheus's own checker, for the tests of /metrics; one in PATH will do as well.
 export PROMTOOL := $(TARGET_DIR)/promtool/promtool
 
+# Helm, for the tests of the chart; one in PATH is tried, too.
+export HELM_DIRECTORY := $(TARGET_DIR)/helm
+
 # make run LISTEN=127.0.0.1:9000 OPS_LISTEN=... PREFIX=... REGION=... KEYS=a,b
 # On the command line only: a PREFIX or REGION of the environment is about something else.
 option = $(if $(filter command,$(origin $(1))),$(2) '$($(1))')
@@ -40,6 +43,7 @@ test-setup:
 	if [[ ! -x $(TEST_PYTHON) ]]; then python3 -m venv '$(TARGET_DIR)/python'; fi
 	'$(TEST_PYTHON)' -m pip install --quiet --disable-pip-version-check --require-hashes \
 		-r tests/python-requirements.txt
+	tests/helm/fetch.sh '$(HELM_DIRECTORY)' '$(TEST_PYTHON)'
 
 # Builds first: tests load the shim's library and run the daemon, which `cargo test` need not build.
 test: test-setup
@@ -60,7 +64,7 @@ lint:
 	@cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	if command -v shellcheck >/dev/null; then
-		shellcheck -x softhsm-setup/*.sh tests/kryoptic/build.sh tests/p11-kit/build.sh tests/promtool/fetch.sh tests/soak.sh .ci/run
+		shellcheck -x softhsm-setup/*.sh tests/kryoptic/build.sh tests/p11-kit/build.sh tests/promtool/fetch.sh tests/helm/fetch.sh tests/soak.sh .ci/run
 	else
 		echo 'NOT RUN: shellcheck (package shellcheck)'
 	fi

@@ -1,0 +1,3 @@
+//! What lies below `deploy`, as its users run it.
+
+mod helm;
