@@ -121,7 +121,6 @@ impl Proxy {
         let snapshot = Snapshot {
             groups: HashMap::from([(keystore.name.clone(), group)]),
             keystores: Keystores::new(vec![Keystore::new(keystore)]).expect("there is one"),
-            client_subject: None,
             counts: None,
             fleet_size: NonZeroU32::MIN,
             limits: Limits::default(),
