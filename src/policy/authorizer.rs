@@ -1,18 +1,21 @@
 //! Puts facts to the policies of one key store (P-80).
 
-use cedar_policy::{
-    Authorizer as Cedar, Context, Decision as CedarDecision, Entities, EntityUid, PolicyId,
-    PolicySet, Request, RestrictedExpression as Value,
-};
-use time::OffsetDateTime;
+use std::collections::HashMap;
 
-use super::arn::{AccountId, KeyArn, Principal};
+use cedar_policy::{Authorizer as Cedar, Entities, PolicyId, PolicySet};
+
+use super::arn::AccountId;
+use super::case::Case;
 use super::decision::{Allowed, Decision, Denial, Mode, Outcome};
 use super::directory::Directory;
 use super::facts::Facts;
 use super::fault::PolicyFault;
 use super::load::{Loaded, Source, load};
-use super::vocabulary::{Kind, Vocabulary, schema, text};
+use super::memory::Memory;
+use super::question::{Question, World};
+use super::reads::Reads;
+use super::slice::{Answer, Slice};
+use super::vocabulary::{Vocabulary, action_id, schema};
 
 /// What the configuration says of the authorization of one key store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,8 +47,10 @@ pub struct Authorizer {
     pub(super) policies: PolicySet,
     /// Actions, and what policies name.
     base: Entities,
-    directory: Directory,
-    vocabulary: Vocabulary,
+    /// What can decide a request, by its action.
+    slices: HashMap<&'static str, Slice>,
+    world: World,
+    memory: Memory,
     /// What all of it was made from.
     settings: Settings,
 }
@@ -88,9 +93,16 @@ impl Authorization {
         if !faults.is_empty() {
             return Err(faults);
         }
-        let base = base(&vocabulary, &directory, &policies);
-        let cedar = Cedar::new();
-        let authorizer = Authorizer { cedar, policies, base, directory, vocabulary, settings };
+        let world = World { vocabulary, directory, accounts: accounts.clone() };
+        let authorizer = Authorizer {
+            cedar: Cedar::new(),
+            base: base(&world, &policies),
+            slices: Slice::all(&world, &policies),
+            policies,
+            world,
+            memory: Memory::default(),
+            settings,
+        };
         Ok((Self::Policies(Box::new(authorizer)), warnings))
     }
 
@@ -101,7 +113,7 @@ impl Authorization {
             Self::Open => (None, Ok(Allowed::new())),
             Self::Policies(authorizer) => {
                 let decision = authorizer.decide(facts);
-                let passes = decision.outcome.passes();
+                let passes = decision.outcome().passes();
                 let verdict = if passes { Ok(Allowed::new()) } else { Err(decision.denial()) };
                 (Some(decision), verdict)
             }
@@ -133,43 +145,70 @@ impl Authorizer {
 
     /// External keys that the entities file names, as (key store, external key id).
     pub fn external_keys(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.directory.external_keys()
+        self.world.directory.external_keys()
     }
 
-    /// What the policies say.
+    /// What the policies say. The same question is not put to them twice, if its answer is remembered.
     pub fn decide(&self, facts: &Facts<'_>) -> Decision {
+        self.decided_of(facts, Some(&self.memory))
+    }
+
+    /// What the policies say, whatever is remembered: for measurements.
+    pub fn decide_anew(&self, facts: &Facts<'_>) -> Decision {
+        self.decided_of(facts, None)
+    }
+
+    /// Whether a decision is remembered.
+    #[cfg(test)]
+    pub(super) fn remembers(&self, facts: &Facts<'_>) -> bool {
+        let case = Case::new(facts, self.slice(facts).reads);
+        self.memory.recall(&case).is_some()
+    }
+
+    /// The policies that can decide it.
+    fn slice(&self, facts: &Facts<'_>) -> &Slice {
+        let action = action_id(facts.operation, facts.metadata.kms_operation());
+        self.slices.get(action).expect("each action has one")
+    }
+
+    fn decided_of(&self, facts: &Facts<'_>, memory: Option<&Memory>) -> Decision {
         // What was left out might have been forbidden.
         if facts.metadata.others().left_out() {
             let error = "requestMetadata has more, or longer, unknown members than are looked at";
             return self.failed(Vec::new(), vec![error.to_owned()]);
         }
-        let (request, entities) = match self.question(facts) {
-            Ok(question) => question,
-            Err(error) => return self.failed(Vec::new(), vec![error]),
+        let slice = self.slice(facts);
+        let case = Case::new(facts, slice.reads);
+        if let Some(decision) = memory.and_then(|memory| memory.recall(&case)) {
+            return decision;
+        }
+        let decision = match self.world.question(&case, &slice.base) {
+            Ok(question) => self.conclude(slice.ask(&self.cedar, &question)),
+            Err(error) => self.failed(Vec::new(), vec![error]),
         };
-        let response = self.cedar.is_authorized(&request, &self.policies, &entities);
-        let diagnostics = response.diagnostics();
-        // Cedar leaves out a policy that can't be evaluated, be it one that forbids.
-        let (mut failed, errors): (Vec<_>, Vec<_>) = diagnostics
-            .errors()
-            .map(|error| match error {
-                cedar_policy::AuthorizationError::PolicyEvaluationError(error) => {
-                    (error.policy_id().clone(), error.inner().to_string())
-                }
-            })
-            .unzip();
-        if !failed.is_empty() {
-            failed.sort();
+        // What went wrong might go right another time.
+        let is_sound = !matches!(decision.outcome(), Outcome::Error | Outcome::ShadowError);
+        if let (true, Some(memory)) = (is_sound, memory) {
+            memory.keep(case, decision.clone());
+        }
+        decision
+    }
+
+    /// What the answer comes to. Cedar leaves out a policy that can't be evaluated, be it one that
+    /// forbids; here it denies.
+    fn conclude(&self, answer: Answer) -> Decision {
+        let Answer { permits, forbids, errors } = answer;
+        if !errors.is_empty() {
+            let (failed, errors) = errors.into_iter().unzip();
             return self.failed(failed, errors);
         }
-        let mut policies: Vec<PolicyId> = diagnostics.reason().cloned().collect();
-        policies.sort();
-        let outcome = match (response.decision(), self.settings.mode) {
-            (CedarDecision::Allow, _) => Outcome::Allowed,
-            (CedarDecision::Deny, Mode::Enforce) => Outcome::Denied,
-            (CedarDecision::Deny, Mode::Shadow) => Outcome::ShadowDenied,
+        let is_allowed = forbids.is_empty() && !permits.is_empty();
+        let outcome = match (is_allowed, self.settings.mode) {
+            (true, _) => Outcome::Allowed,
+            (false, Mode::Enforce) => Outcome::Denied,
+            (false, Mode::Shadow) => Outcome::ShadowDenied,
         };
-        self.decided(outcome, policies, Vec::new())
+        self.decided(outcome, if is_allowed { permits } else { forbids }, Vec::new())
     }
 
     fn failed(&self, policies: Vec<PolicyId>, errors: Vec<String>) -> Decision {
@@ -187,111 +226,19 @@ impl Authorizer {
             _ => ids.iter().filter_map(reason).collect(),
         };
         let policies = ids.iter().map(ToString::to_string).collect();
-        Decision { outcome, policies, reasons, errors }
+        Decision::new(outcome, policies, reasons, errors)
     }
 
-    /// The facts in Cedar's terms.
-    pub(super) fn question(&self, facts: &Facts<'_>) -> Result<(Request, Entities), String> {
-        let Facts { operation, keystore, key, metadata, .. } = *facts;
-        let words = &self.vocabulary;
-        let principal = Principal::parse(metadata.aws_principal_arn().unwrap_or_default());
-        let key_arn = metadata.kms_key_arn().map(KeyArn::parse);
-        let action = words.action(operation, metadata.kms_operation());
-        let accounts = [principal.home(), key_arn.iter().flatten().map(|arn| &arn.home).next()];
-        let accounts: Vec<_> = accounts.into_iter().flatten().map(|home| &home.account).collect();
-
-        let principal = words.principal(&principal);
-        let resource = words.external_key(keystore, key);
-        let members = words.uid(Kind::Metadata, "");
-        let (principal_uid, resource_uid) = (principal.uid.clone(), resource.uid.clone());
-        let context = self.context(facts, key_arn.as_ref(), members.clone())?;
-        let request = Request::new(principal_uid, action, resource_uid, context, None)
-            .map_err(|error| error.to_string())?;
-
-        let mut entities =
-            vec![principal, resource, words.keystore(keystore, &self.settings.accounts)];
-        entities.extend(
-            accounts.iter().filter_map(|account| words.describe(Kind::Account, account.as_str())),
-        );
-        let members =
-            super::vocabulary::Described { uid: members, parents: vec![], attributes: vec![] };
-        let entities = entities
-            .into_iter()
-            // Those of the base are complete, and the same.
-            .filter(|described| self.base.get(&described.uid).is_none())
-            .map(|described| self.directory.complete(described))
-            .chain([members.entity([], metadata.others().iter())]);
-        let entities = self.base.clone().add_entities(entities, None);
-        Ok((request, entities.map_err(|error| error.to_string())?))
-    }
-
-    fn context(
-        &self,
-        facts: &Facts<'_>,
-        key_arn: Option<&Option<KeyArn>>,
-        members: EntityUid,
-    ) -> Result<Context, String> {
-        let (metadata, time) = (facts.metadata, OffsetDateTime::from(facts.time));
-        let key = key_arn.and_then(Option::as_ref).map(|KeyArn { home, region, id }| {
-            let account = Value::new_entity_uid(self.vocabulary.account(&home.account));
-            let members = [
-                ("partition", text(&home.partition)),
-                ("region", text(region.as_str())),
-                ("account", account),
-                ("id", text(id)),
-            ];
-            Value::new_record(members.map(|(name, value)| (name.to_owned(), value)))
-                .expect("no name is there twice")
-        });
-        let pairs = [
-            ("kmsOperation", Some(text(metadata.kms_operation()))),
-            ("kmsKey", key),
-            ("kmsKeyUnreadable", Some(Value::new_bool(matches!(key_arn, Some(None))))),
-            ("kmsViaService", metadata.kms_via_service().map(text)),
-            ("sourceVpc", metadata.aws_source_vpc().map(text)),
-            ("sourceVpce", metadata.aws_source_vpce().map(text)),
-            ("accessKeyId", Some(text(facts.access_key_id.as_str()))),
-            ("region", Some(text(facts.region.as_str()))),
-            ("clientSubject", facts.client_subject.map(text)),
-            ("time", Some(Value::new_datetime(datetime(time)))),
-            ("weekday", Some(Value::new_long(time.weekday().number_from_monday().into()))),
-            ("metadata", Some(Value::new_entity_uid(members))),
-        ];
-        let pairs = pairs.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
-        Context::from_pairs(pairs).map_err(|error| error.to_string())
+    /// The facts in Cedar's terms, for all policies.
+    pub(super) fn question(&self, facts: &Facts<'_>) -> Result<Question, String> {
+        self.world.question(&Case::new(facts, Reads::ALL), &self.base)
     }
 }
 
-/// What is put to the policies in every request: the actions with their groups, and those entities
+/// What is put to all policies in every request: the actions with their groups, and those entities
 /// that policies name, with theirs.
-fn base(vocabulary: &Vocabulary, directory: &Directory, policies: &PolicySet) -> Entities {
-    let mut named: Vec<EntityUid> =
-        policies.policies().flat_map(|policy| policy.entity_literals()).collect();
-    named.sort();
-    named.dedup();
-    let named = named.iter().filter_map(|uid| {
-        let kind = Kind::named(&uid.type_name().to_string())?;
-        // A key store has attributes that are not told by its name: each request brings its own.
-        let described = vocabulary.describe(kind, uid.id().unescaped());
-        described.filter(|_| kind != Kind::Keystore)
-    });
-    let named: Vec<_> = named.map(|described| directory.complete(described)).collect();
-    let schema = schema();
-    Entities::from_entities(named, Some(&schema))
+fn base(world: &World, policies: &PolicySet) -> Entities {
+    let named = policies.policies().flat_map(|policy| policy.entity_literals()).collect();
+    Entities::from_entities(world.named(&named), Some(&schema()))
         .expect("entities are made as the schema wants them, and groups do not turn in circles")
-}
-
-/// A time as Cedar reads it, to a millisecond.
-fn datetime(time: OffsetDateTime) -> String {
-    let (date, clock) = (time.date(), time.time());
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        date.year(),
-        u8::from(date.month()),
-        date.day(),
-        clock.hour(),
-        clock.minute(),
-        clock.second(),
-        clock.millisecond(),
-    )
 }

@@ -1,5 +1,7 @@
 //! What was decided, and the proof that the answer was yes.
 
+use std::sync::Arc;
+
 use crate::wire::log_text::LogText;
 
 /// Whether a denial is one.
@@ -47,13 +49,36 @@ impl Outcome {
 /// What the policies said of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
-    pub(super) outcome: Outcome,
-    pub(super) policies: Vec<String>,
-    pub(super) reasons: Vec<String>,
-    pub(super) errors: Vec<String>,
+    outcome: Outcome,
+    /// What is said of each request that is decided alike.
+    said: Arc<Said>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    policies: Vec<String>,
+    reasons: Vec<String>,
+    errors: Vec<String>,
 }
 
 impl Decision {
+    pub(super) fn new(
+        outcome: Outcome,
+        policies: Vec<String>,
+        reasons: Vec<String>,
+        errors: Vec<String>,
+    ) -> Self {
+        Self { outcome, said: Arc::new(Said { policies, reasons, errors }) }
+    }
+
+    /// The bytes that it takes, near enough.
+    pub(super) fn weight(&self) -> usize {
+        let Said { policies, reasons, errors } = &*self.said;
+        let texts = [policies, reasons, errors].into_iter().flatten();
+        let texts: usize = texts.map(|text| size_of::<String>() + text.len()).sum();
+        size_of::<Self>() + size_of::<Said>() + texts
+    }
+
     /// How the request fared.
     pub fn outcome(&self) -> Outcome {
         self.outcome
@@ -67,22 +92,22 @@ impl Decision {
     /// The `@id` of the policies that decided, in alphabetical order: those that permit, those that
     /// forbid, or those that failed. Empty where none permits.
     pub fn policies(&self) -> &[String] {
-        &self.policies
+        &self.said.policies
     }
 
     /// The `@reason` of those policies, in their order.
     pub fn reasons(&self) -> &[String] {
-        &self.reasons
+        &self.said.reasons
     }
 
     /// Why policies could not be evaluated; for the operator.
     pub fn errors(&self) -> &[String] {
-        &self.errors
+        &self.said.errors
     }
 
     /// What the policies said against the request.
     pub(super) fn denial(&self) -> Denial {
-        Denial::because(self.reasons.first().map(String::as_str))
+        Denial::because(self.said.reasons.first().map(String::as_str))
     }
 }
 

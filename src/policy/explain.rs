@@ -5,6 +5,7 @@ use cedar_policy::{Effect, Policy, PolicySet};
 use super::authorizer::Authorizer;
 use super::decision::Decision;
 use super::facts::Facts;
+use super::question::Question;
 
 /// What became of one policy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +33,7 @@ impl Authorizer {
     /// Decides, and tells of each policy by itself whether it applies. Much slower than deciding.
     pub fn explain(&self, facts: &Facts<'_>) -> Explanation {
         let decision = self.decide(facts);
-        let Ok((request, entities)) = self.question(facts) else {
+        let Ok(Question { request, entities }) = self.question(facts) else {
             return Explanation { decision, terms: None, policies: Vec::new() };
         };
         let fit = |policy: &Policy| {

@@ -13,7 +13,7 @@ pub const MAX_OTHER_MEMBERS: usize = 32;
 pub const MAX_OTHER_MEMBER_LEN: usize = 4096;
 
 /// The members, each name once, in the order of the request.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct OtherMembers {
     members: Vec<(Box<str>, Box<str>)>,
     left_out: bool,

@@ -1,6 +1,7 @@
 mod decisions;
 mod faults;
 mod properties;
+mod sameness;
 
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -56,23 +57,27 @@ impl Asked {
         self.with("awsPrincipalArn", principal)
     }
 
-    fn of(authorization: &Authorization, asked: &Self) -> (Option<Decision>, bool) {
-        let raw = serde_json::value::to_raw_value(&asked.metadata).unwrap();
-        let metadata = RequestMetadata::parse(&raw, asked.operation.operation()).unwrap();
+    /// What is known of the request.
+    fn facts<T>(&self, of: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let raw = serde_json::value::to_raw_value(&self.metadata).unwrap();
+        let metadata = RequestMetadata::parse(&raw, self.operation.operation()).unwrap();
         let keystore: KeystoreName = "demo".parse().unwrap();
         let access_key_id: AccessKeyId = "ABCDEFGHIJKLMNOPQRST".parse().unwrap();
         let region: Region = "us-east-1".parse().unwrap();
-        let facts = Facts {
-            operation: asked.operation,
+        of(&Facts {
+            operation: self.operation,
             keystore: &keystore,
-            key: &asked.key,
+            key: &self.key,
             metadata: &metadata,
             access_key_id: &access_key_id,
             region: &region,
-            client_subject: asked.client_subject.as_deref(),
-            time: asked.time,
-        };
-        let (decision, verdict) = authorization.judge(&facts);
+            client_subject: self.client_subject.as_deref(),
+            time: self.time,
+        })
+    }
+
+    fn of(authorization: &Authorization, asked: &Self) -> (Option<Decision>, bool) {
+        let (decision, verdict) = asked.facts(|facts| authorization.judge(facts));
         (decision, verdict.is_ok())
     }
 
