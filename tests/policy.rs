@@ -296,7 +296,7 @@ fn decisions_are_measured() {
     let said = place.run(&format!("policy test --measure 10 {}", file.display()));
     assert_eq!(said.code, 0);
     let count = fs::read_to_string(file).unwrap().matches("[[case]]").count();
-    let words = format!("{} decisions; microseconds: p50 ", count * 10);
+    let words = format!("{} decisions; microseconds; made: p50 ", count * 10);
     assert!(said.stderr.starts_with(&words), "{}", said.stderr);
     assert!(!said.stderr.contains("p50 0.0,"), "a decision takes longer: {}", said.stderr);
 }

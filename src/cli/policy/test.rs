@@ -1,8 +1,9 @@
 //! `xksd policy test`
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
 use hdrhistogram::Histogram;
@@ -14,7 +15,7 @@ use crate::cli::failure::{print, say};
 use crate::cli::startup::configuration;
 use crate::cli::{ConfigFile, Exit, Failure};
 use crate::config::Config;
-use crate::policy::{Authorization, Decision};
+use crate::policy::{Authorization, Authorizer, Decision, Facts};
 
 #[derive(Debug, Args)]
 #[command(after_help = "docs/policies.md has the format. Exit codes: 0 every case was decided as \
@@ -69,7 +70,7 @@ impl Test {
     pub(super) fn run(&self) -> Result<ExitCode, Failure> {
         let mut config = None;
         let (mut passed, mut failed) = (0_usize, 0_usize);
-        let mut times = Histogram::<u64>::new(3).expect("three digits are few enough");
+        let mut times = Times::new();
         for path in &self.files {
             let cases: Cases = read(path)?;
             let own = match &cases.authorization {
@@ -95,10 +96,8 @@ impl Test {
                 let (question, authorization) = case
                     .read_request(&cases.request, own.as_ref(), config.as_ref())
                     .map_err(invalid)?;
-                for _ in 0..self.measure {
-                    let start = Instant::now();
-                    let _ = std::hint::black_box(authorization.judge(&question.facts()));
-                    times.record(nanoseconds(start.elapsed())).expect("it grows as it must");
+                if let Some(authorizer) = authorization.authorizer() {
+                    times.measure(self.measure, authorizer, &question);
                 }
                 match case.judgement.of(authorization, &question) {
                     Ok(()) => passed += 1,
@@ -109,21 +108,52 @@ impl Test {
                 }
             }
         }
-        if !times.is_empty() {
-            let at = |quantile| times.value_at_quantile(quantile) as f64 / 1000.0;
-            let (half, p99, p999) = (at(0.5), at(0.99), at(0.999));
-            let count = times.len();
-            say(&format!(
-                "{count} decisions; microseconds: p50 {half:.1}, p99 {p99:.1}, p99.9 {p999:.1}"
-            ));
+        if !times.made.is_empty() {
+            say(&times.to_string());
         }
         say(&format!("{passed} cases passed, {failed} failed"));
         Ok(ExitCode::from(if failed == 0 { 0 } else { Exit::Difference as u8 }))
     }
 }
 
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+/// How long decisions took, in nanoseconds.
+struct Times {
+    made: Histogram<u64>,
+    remembered: Histogram<u64>,
+}
+
+impl Times {
+    fn new() -> Self {
+        let empty = || Histogram::new(3).expect("three digits are few enough");
+        Self { made: empty(), remembered: empty() }
+    }
+
+    fn measure(&mut self, times: u32, authorizer: &Authorizer, question: &Question) {
+        let facts = question.facts();
+        let took = |decide: fn(&Authorizer, &Facts<'_>) -> Decision| {
+            let start = Instant::now();
+            let _ = std::hint::black_box(decide(authorizer, &facts));
+            u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        };
+        // Remembered from now on.
+        let _ = authorizer.decide(&facts);
+        for _ in 0..times {
+            self.made.record(took(Authorizer::decide_anew)).expect("it grows as it must");
+            self.remembered.record(took(Authorizer::decide)).expect("it grows as it must");
+        }
+    }
+}
+
+impl fmt::Display for Times {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} decisions; microseconds", self.made.len())?;
+        for (name, times) in [("made", &self.made), ("remembered", &self.remembered)] {
+            let at = |quantile| times.value_at_quantile(quantile) as f64 / 1000.0;
+            let (half, p99, p999) = (at(0.5), at(0.99), at(0.999));
+            write!(f, "; {name}: p50 {half:.1}, p99 {p99:.1}, p99.9 {p999:.1}")?;
+        }
+        Ok(())
+    }
 }
 
 impl Case {
