@@ -2,30 +2,15 @@
 //! the times of a request are in its steps.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use support::caller::Caller;
 use support::daemon::Daemon;
+use support::promtool::Promtool;
 use support::request::{Request, bare_body, decrypt_body, encrypt_body};
 use support::shim::{library, set_script};
 use support::site::{Configuration, Credential, Tenant, text};
 
 use crate::world::{closed, demo, small_site};
-
-/// Where promtool is; notes what is not run without it.
-fn promtool(what: &str) -> Option<PathBuf> {
-    let named = std::env::var_os("PROMTOOL").map(PathBuf::from);
-    let found = [named, Some("promtool".into())].into_iter().flatten().find(|program| {
-        let version = Command::new(program).arg("--version").output();
-        version.is_ok_and(|output| output.status.success())
-    });
-    if found.is_none() {
-        support::not_run(&format!("{what}: there is no promtool (package prometheus)"));
-    }
-    found
-}
 
 /// A daemon on SoftHSM2 behind the shim, with a key store that has quotas.
 struct World {
@@ -115,24 +100,6 @@ fn series(metrics: &str) -> BTreeSet<&str> {
     samples.filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series).collect()
 }
 
-/// Runs promtool with this input.
-fn check(promtool: PathBuf, arguments: &[&str], input: &str) {
-    let mut child = Command::new(promtool)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it was found");
-    let mut stdin = child.stdin.take().expect("it is piped");
-    stdin.write_all(input.as_bytes()).expect("promtool reads it");
-    drop(stdin);
-    let output = child.wait_with_output().expect("it is our child");
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(output.status.success(), "promtool {arguments:?}: {said}\n{input}");
-}
-
 #[test]
 fn promtool_finds_nothing_after_every_operation_and_error() {
     let world = World::start();
@@ -155,8 +122,8 @@ fn promtool_finds_nothing_after_every_operation_and_error() {
     for error in expected {
         assert!(metrics.contains(&format!("outcome=\"{error}\"")), "{error}: {metrics}");
     }
-    let Some(promtool) = promtool("promtool check metrics") else { return };
-    check(promtool, &["check", "metrics"], &metrics);
+    let Some(promtool) = Promtool::find("promtool check metrics") else { return };
+    promtool.check(&["check", "metrics"], &metrics);
 }
 
 #[test]

@@ -21,6 +21,7 @@ pub mod manager;
 pub mod memory;
 pub mod network_hsm;
 pub mod process;
+pub mod promtool;
 pub mod request;
 pub mod shim;
 pub mod site;

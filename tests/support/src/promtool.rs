@@ -1,0 +1,53 @@
+//! Prometheus's own checker, which the tests of metrics, rules and dashboards ask.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// A promtool that runs.
+#[derive(Debug)]
+pub struct Promtool(PathBuf);
+
+impl Promtool {
+    /// The one that `PROMTOOL` names, or that of the path; notes what is not run without it.
+    pub fn find(what: &str) -> Option<Self> {
+        let named = std::env::var_os("PROMTOOL").map(PathBuf::from);
+        let found = [named, Some("promtool".into())].into_iter().flatten().find(|program| {
+            let version = Command::new(program).arg("--version").output();
+            version.is_ok_and(|output| output.status.success())
+        });
+        if found.is_none() {
+            crate::not_run(&format!("{what}: there is no promtool (package prometheus)"));
+        }
+        found.map(Self)
+    }
+
+    /// Runs it with this input.
+    ///
+    /// # Panics
+    /// Where it finds a fault: what it says is shown.
+    pub fn check(&self, arguments: &[&str], input: &str) {
+        let (passed, said) = self.run(arguments, input);
+        assert!(passed, "promtool {arguments:?}: {said}\n{input}");
+    }
+
+    /// The same; whether it found nothing, and what it said.
+    ///
+    /// # Panics
+    /// Where it cannot be run.
+    pub fn run(&self, arguments: &[&str], input: &str) -> (bool, String) {
+        let mut child = Command::new(&self.0)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it was found");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        stdin.write_all(input.as_bytes()).expect("promtool reads it");
+        drop(stdin);
+        let output = child.wait_with_output().expect("it is our child");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+}
