@@ -44,6 +44,7 @@ test-setup:
 	'$(TEST_PYTHON)' -m pip install --quiet --disable-pip-version-check --require-hashes \
 		-r tests/python-requirements.txt
 	tests/helm/fetch.sh '$(HELM_DIRECTORY)' '$(TEST_PYTHON)'
+		-r tests/python-requirements.txt -r tests/deploy/python-requirements.txt
 
 # Builds first: tests load the shim's library and run the daemon, which `cargo test` need not build.
 test: test-setup

@@ -3,5 +3,6 @@
 mod helm;
 //! What is below `deploy/`: it is what the tools that it is for understand, and fits this xksd.
 
+mod aws;
 mod monitoring;
 mod promql;
