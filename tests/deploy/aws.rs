@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use support::site::{Configuration, Site, Tenant};
+use support::tool::ask;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -20,22 +21,6 @@ fn python(modules: &str, what: &str) -> Option<Command> {
         support::not_run(&format!("{what}: TEST_PYTHON names no Python that has {modules}"));
     }
     found.map(Command::new)
-}
-
-/// What a program prints.
-fn said(command: &mut Command, input: &str) -> (bool, String) {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("it was found");
-    let mut stdin = child.stdin.take().expect("it is piped");
-    std::io::Write::write_all(&mut stdin, input.as_bytes()).expect("it reads");
-    drop(stdin);
-    let output = child.wait_with_output().expect("it is our child");
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&text).into_owned())
 }
 
 /// All files below a place whose names end so.
@@ -100,7 +85,7 @@ fn words(text: &str) -> Vec<String> {
 /// What is wrong with commands, a line for each fault.
 fn faults(python: &mut Command, commands: &[Vec<String>]) -> String {
     let script = root().join("tests/deploy/aws_cli.py");
-    let (ended, said) = said(python.arg(script), &serde_json::to_string(commands).unwrap());
+    let (ended, said) = ask(python.arg(script), &serde_json::to_string(commands).unwrap());
     assert!(ended, "{said}");
     said
 }
@@ -193,7 +178,7 @@ fn modules() -> [PathBuf; 3] {
 fn terraforms_arguments_exist() {
     let script = root().join("tests/deploy/terraform.py");
     let Some(mut interpreter) = python("hcl2", "Terraform's files by python-hcl2") else { return };
-    let (ended, faults) = said(interpreter.arg(&script).args(modules()), "");
+    let (ended, faults) = ask(interpreter.arg(&script).args(modules()), "");
     assert!(ended && faults.is_empty(), "{faults}");
     // And what does not is noticed.
     let spoilt = tempfile::tempdir().unwrap();
@@ -211,7 +196,7 @@ fn terraforms_arguments_exist() {
         fs::write(spoilt.path().join(path.file_name().unwrap()), text).unwrap();
     }
     let mut interpreter = python("hcl2", "Terraform's files by python-hcl2").expect("it was there");
-    let (_, faults) = said(interpreter.arg(&script).arg(spoilt.path()), "");
+    let (_, faults) = ask(interpreter.arg(&script).arg(spoilt.path()), "");
     for fault in [
         "no argument xks_keyid",
         "lacks acceptance_required",
@@ -239,7 +224,7 @@ fn terraform_agrees() {
     let Some(program) = terraform("terraform fmt and validate") else { return };
     let [module, ..] = modules();
     let arguments = ["fmt", "-check", "-diff", "-recursive"];
-    let (formatted, diff) = said(Command::new(program).args(arguments).arg(&module), "");
+    let (formatted, diff) = ask(Command::new(program).args(arguments).arg(&module), "");
     assert!(formatted, "{diff}");
     // It is there where somebody has run `init`; nothing is fetched here.
     if !module.join(".terraform").is_dir() {
@@ -247,7 +232,7 @@ fn terraform_agrees() {
             "terraform validate: the AWS provider is not there (terraform init)",
         );
     }
-    let (valid, faults) = said(Command::new(program).arg("validate").current_dir(&module), "");
+    let (valid, faults) = ask(Command::new(program).arg("validate").current_dir(&module), "");
     assert!(valid, "{faults}");
 }
 
@@ -269,7 +254,7 @@ fn terraform_refuses_what_kms_would_refuse() {
         let given = given.copied().chain(more).map(|(name, value)| format!("-var={name}={value}"));
         let mut command = Command::new(program);
         command.args(["plan", "-input=false", "-no-color"]).args(given);
-        said(command.current_dir(place.path()).env("CHECKPOINT_DISABLE", "1"), "")
+        ask(command.current_dir(place.path()).env("CHECKPOINT_DISABLE", "1"), "")
     };
     for accepted in [
         None,
@@ -310,13 +295,13 @@ fn cfn_lint_finds_nothing_in_the_template() {
     let run = "import sys; from cfnlint.runner import main; sys.exit(main())";
     let all = ["--include-checks", "I", "--non-zero-exit-code", "informational"];
     let arguments = [&["-c", run][..], &all, &["-t"]].concat();
-    let (passed, faults) = said(python.args(&arguments).arg(&template), "");
+    let (passed, faults) = ask(python.args(&arguments).arg(&template), "");
     assert!(passed, "{faults}");
     let spoilt = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
     let text = fs::read_to_string(&template).unwrap();
     fs::write(spoilt.path(), text.replace("AcceptanceRequired", "AcceptanceWanted")).unwrap();
     let mut python = lint().expect("it was there");
-    let (passed, faults) = said(python.args(&arguments).arg(spoilt.path()), "");
+    let (passed, faults) = ask(python.args(&arguments).arg(spoilt.path()), "");
     assert!(!passed && faults.contains("AcceptanceWanted"), "{faults}");
 }
 
@@ -328,7 +313,7 @@ fn every_connection_error_is_explained() {
     let code = "import botocore.session as s\n\
                 m = s.get_session().get_service_model('kms')\n\
                 print(*m.shape_for('ConnectionErrorCodeType').enum, sep='\\n')";
-    let (ended, codes) = said(python.args(["-c", code]), "");
+    let (ended, codes) = ask(python.args(["-c", code]), "");
     assert!(ended, "{codes}");
     let ours =
         codes.lines().filter(|code| code.starts_with("XKS_") || *code == "INVALID_CREDENTIALS");

@@ -8,9 +8,9 @@ use std::path::PathBuf;
 use serde_json::Value;
 use support::caller::Caller;
 use support::daemon::Daemon;
-use support::promtool::Promtool;
 use support::request::{bare_body, decrypt_body, encrypt_body};
 use support::site::{Configuration, Credential, Site, Tenant, text};
+use support::tool::Promtool;
 
 use crate::promql::{self, Named};
 

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 
 use support::caller::Caller;
 use support::daemon::Daemon;
-use support::promtool::Promtool;
 use support::request::{Request, bare_body, decrypt_body, encrypt_body};
 use support::shim::{library, set_script};
 use support::site::{Configuration, Credential, Tenant, text};
+use support::tool::Promtool;
 
 use crate::world::{closed, demo, small_site};
 

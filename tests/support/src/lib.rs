@@ -21,13 +21,13 @@ pub mod manager;
 pub mod memory;
 pub mod network_hsm;
 pub mod process;
-pub mod promtool;
 pub mod request;
 pub mod shim;
 pub mod site;
 pub mod soft_tokens;
 pub mod token;
 pub mod volume;
+pub mod tool;
 
 use std::io::Write as _;
 

@@ -1,10 +1,10 @@
-//! Prometheus's own checker, which the tests of metrics, rules and dashboards ask.
+//! Other people's tools, which judge what is ours.
 
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// A promtool that runs.
+/// Prometheus's own checker.
 #[derive(Debug)]
 pub struct Promtool(PathBuf);
 
@@ -36,18 +36,25 @@ impl Promtool {
     /// # Panics
     /// Where it cannot be run.
     pub fn run(&self, arguments: &[&str], input: &str) -> (bool, String) {
-        let mut child = Command::new(&self.0)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("it was found");
-        let mut stdin = child.stdin.take().expect("it is piped");
-        stdin.write_all(input.as_bytes()).expect("promtool reads it");
-        drop(stdin);
-        let output = child.wait_with_output().expect("it is our child");
-        let said = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+        ask(Command::new(&self.0).args(arguments), input)
     }
+}
+
+/// Runs a tool with this input; whether it ended well, and what it said, errors last.
+///
+/// # Panics
+/// Where it cannot be run.
+pub fn ask(command: &mut Command, input: &str) -> (bool, String) {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(input.as_bytes()).expect("it reads what it is given");
+    drop(stdin);
+    let output = child.wait_with_output().expect("it is our child");
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }
