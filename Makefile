@@ -42,9 +42,8 @@ test-setup:
 	tests/promtool/fetch.sh '$(dir $(PROMTOOL))'
 	if [[ ! -x $(TEST_PYTHON) ]]; then python3 -m venv '$(TARGET_DIR)/python'; fi
 	'$(TEST_PYTHON)' -m pip install --quiet --disable-pip-version-check --require-hashes \
-		-r tests/python-requirements.txt
-	tests/helm/fetch.sh '$(HELM_DIRECTORY)' '$(TEST_PYTHON)'
 		-r tests/python-requirements.txt -r tests/deploy/python-requirements.txt
+	tests/helm/fetch.sh '$(HELM_DIRECTORY)' '$(TEST_PYTHON)'
 
 # Builds first: tests load the shim's library and run the daemon, which `cargo test` need not build.
 test: test-setup

@@ -1,8 +1,6 @@
-//! What lies below `deploy`, as its users run it.
-
-mod helm;
-//! What is below `deploy/`: it is what the tools that it is for understand, and fits this xksd.
+//! What lies below `deploy`, as its users run it, and as the tools that it is for understand it.
 
 mod aws;
+mod helm;
 mod monitoring;
 mod promql;

@@ -26,8 +26,8 @@ pub mod shim;
 pub mod site;
 pub mod soft_tokens;
 pub mod token;
-pub mod volume;
 pub mod tool;
+pub mod volume;
 
 use std::io::Write as _;
 
