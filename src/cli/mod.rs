@@ -14,6 +14,7 @@ mod failure;
 mod hsm_worker;
 mod keys;
 mod policy;
+mod probe;
 mod reload;
 mod serve;
 mod startup;
@@ -36,7 +37,7 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, conformance a broken rule, bench bad answers, keys verify or audit verify a difference, or policy something unexpected, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
+const EXIT_CODES: &str = "Exit codes: 1 doctor found a fault, conformance a broken rule, bench bad answers, probe a no, keys verify or audit verify a difference, or policy something unexpected, 64 wrong command line, 69 HSM cannot be reached, 70 internal \
     error, 71 refused by the operating system, 73 cannot be created or changed, 74 a file cannot be read or output not be written, \
     77 PIN refused, 78 configuration.";
 
@@ -67,6 +68,8 @@ enum Command {
     Bench(Box<bench::Bench>),
     /// Ask a running daemon how it is, over its control socket
     Status(status::Status),
+    /// Ask a running daemon whether it lives or is ready, over its operations address
+    Probe(probe::Probe),
     /// Have a running daemon read its configuration anew, over its control socket
     Reload(reload::Reload),
     /// Set up what a daemon has to remember
@@ -118,6 +121,7 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Conformance(conformance) => conformance.run(),
         Command::Bench(bench) => bench.run(),
         Command::Status(status) => status.run(),
+        Command::Probe(probe) => probe.run(),
         Command::Reload(reload) => reload.run(),
         Command::State(state) => state.run(),
         Command::HsmWorker(worker) => worker.run(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -22,6 +23,11 @@ pub(super) fn credentials_directories(
     file: &ConfigFile,
 ) -> Result<BTreeMap<KeystoreName, Option<PathBuf>>, ConfigErrors> {
     config::credentials_directories(&file.path, variables())
+}
+
+/// Where health checks are answered by a configuration, sound or not.
+pub(super) fn ops_address(file: &ConfigFile) -> Result<SocketAddr, ConfigErrors> {
+    config::ops_address(&file.path, variables())
 }
 
 fn variables() -> impl Iterator<Item = (String, String)> {

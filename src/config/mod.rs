@@ -186,6 +186,24 @@ pub fn load(
     }
 }
 
+/// Where health checks are answered, whatever else is wrong with the configuration: no other key is
+/// looked at, and no secret is read.
+///
+/// # Errors
+/// If it can't be read, is no TOML, or has a fault there.
+pub fn ops_address(
+    path: &Path,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<SocketAddr, ConfigErrors> {
+    let environment = environment.collect();
+    let tree = source::read(path, &environment)?;
+    let report = Report::new(path, tree.variables, environment);
+    let ops = tree.values.into_iter().filter(|(key, _)| key == "ops").collect();
+    let ops = server::ops(&mut Section::root(&report, ops));
+    let (faults, warnings, files) = report.into_parts();
+    ops.map(|ops| ops.listen).ok_or(ConfigErrors { faults, warnings, files })
+}
+
 fn read(report: &Report, values: BTreeMap<String, config::Value>) -> Option<Config> {
     let mut root = Section::root(report, values);
     let version = root.required("version", Shape::Number, |text| match text {

@@ -26,6 +26,7 @@ mod key_kinds;
 mod listener;
 mod metrics;
 mod operations;
+mod probe;
 mod quotas;
 mod reload;
 mod rotation;
