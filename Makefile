@@ -17,6 +17,9 @@ export KRYOPTIC_MODULE := $(TARGET_DIR)/kryoptic/debug/libkryoptic_module.so
 # SoftHSM2 behind p11-kit server, for the tests that want an HSM across a network.
 export NETWORK_HSM_DIRECTORY := $(TARGET_DIR)/p11-kit
 
+# Root file systems for container images, for the tests of deploy/container and deploy/compose.
+export CONTAINER_ROOTS := $(TARGET_DIR)/container-roots
+
 # Prometheus's own checker, for the tests of /metrics; one in PATH will do as well.
 export PROMTOOL := $(TARGET_DIR)/promtool/promtool
 
@@ -39,6 +42,7 @@ test-setup:
 	cargo fetch --locked --manifest-path tests/fuzz/Cargo.toml
 	tests/kryoptic/build.sh '$(TARGET_DIR)/kryoptic'
 	tests/p11-kit/build.sh '$(NETWORK_HSM_DIRECTORY)'
+	tests/container/roots.sh '$(CONTAINER_ROOTS)' '$(NETWORK_HSM_DIRECTORY)'
 	tests/promtool/fetch.sh '$(dir $(PROMTOOL))'
 	if [[ ! -x $(TEST_PYTHON) ]]; then python3 -m venv '$(TARGET_DIR)/python'; fi
 	'$(TEST_PYTHON)' -m pip install --quiet --disable-pip-version-check --require-hashes \
@@ -64,7 +68,8 @@ lint:
 	@cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	if command -v shellcheck >/dev/null; then
-		shellcheck -x softhsm-setup/*.sh tests/kryoptic/build.sh tests/p11-kit/build.sh tests/promtool/fetch.sh tests/helm/fetch.sh tests/soak.sh .ci/run
+		shellcheck -x softhsm-setup/*.sh tests/kryoptic/build.sh tests/p11-kit/build.sh tests/promtool/fetch.sh tests/helm/fetch.sh \
+			tests/container/roots.sh deploy/container/*.sh tests/soak.sh .ci/run
 	else
 		echo 'NOT RUN: shellcheck (package shellcheck)'
 	fi

@@ -12,7 +12,16 @@ cargo build --quiet --release --workspace --locked --offline
 # Fifty races of three, which give no figures: they go well, or the rest is not worth a table.
 [[ -n ${SOAK_ONLY:-} ]] || cargo test --quiet --release --locked --offline --test keys -- \
     --ignored --exact race::of_three_that_race_fifty_times_one_wins_each_time >&2
+# Three instances in containers, one of which is lost: a table of its own.
+instances() {
+    cargo test --quiet --release --locked --offline --test deploy -- --ignored --exact compose::figures --nocapture
+}
 echo "$(date -u +%F), commit $commit, $(nproc) processors (${cpu:-unknown})"
 echo
+if [[ ${SOAK_ONLY:-} == instances ]]; then
+    instances
+    exit
+fi
 cargo test --quiet --release --locked --offline --test reliability -- \
     --ignored --exact soak::soak --nocapture
+[[ -n ${SOAK_ONLY:-} ]] || instances
