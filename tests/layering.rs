@@ -53,7 +53,7 @@ const LAYERS: [&[&str]; 6] = [
 const EXCEPTIONS: [(&str, &str); 0] = [];
 
 /// Who may name what: a word that stands in a path, and the modules in which it may.
-const ONLY: [(&str, &[&str]); 14] = [
+const ONLY: [(&str, &[&str]); 16] = [
     ("cryptoki", &[]),
     ("cryptoki_sys", &["hsm::pkcs11"]),
     ("libloading", &["hsm::pkcs11"]),
@@ -63,6 +63,8 @@ const ONLY: [(&str, &[&str]); 14] = [
     ("hyper_util", &["server", "client"]),
     ("axum", &["server"]),
     ("clap", &["cli", "main"]),
+    ("clap_complete", &["cli::shell"]),
+    ("clap_mangen", &["cli::shell"]),
     ("config", &["config", "daemon", "cli", "doctor"]),
     ("aws_sigv4", &["sigv4"]),
     ("cedar_policy", &["policy"]),

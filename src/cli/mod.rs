@@ -17,6 +17,7 @@ mod policy;
 mod probe;
 mod reload;
 mod serve;
+mod shell;
 mod startup;
 mod state;
 mod status;
@@ -75,6 +76,10 @@ enum Command {
     /// Set up what a daemon has to remember
     #[command(subcommand)]
     State(state::State),
+    /// Print the completions of this command line for a shell
+    Completions(shell::Completions),
+    /// Write the manual pages of this command line
+    Man(shell::Man),
     /// The process of a token's PKCS#11 library; the daemon starts it
     #[command(hide = true)]
     HsmWorker(hsm_worker::HsmWorker),
@@ -124,6 +129,8 @@ fn run(command: Command) -> Result<ExitCode, Failure> {
         Command::Probe(probe) => probe.run(),
         Command::Reload(reload) => reload.run(),
         Command::State(state) => state.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
         Command::HsmWorker(worker) => worker.run(),
     }
 }
