@@ -20,6 +20,9 @@ export NETWORK_HSM_DIRECTORY := $(TARGET_DIR)/p11-kit
 # Root file systems for container images, for the tests of deploy/container and deploy/compose.
 export CONTAINER_ROOTS := $(TARGET_DIR)/container-roots
 
+# A minimal Debian, for the tests that install packages.
+export PACKAGES_DIRECTORY := $(TARGET_DIR)/packages
+
 # Prometheus's own checker, for the tests of /metrics; one in PATH will do as well.
 export PROMTOOL := $(TARGET_DIR)/promtool/promtool
 
@@ -43,6 +46,7 @@ test-setup:
 	tests/kryoptic/build.sh '$(TARGET_DIR)/kryoptic'
 	tests/p11-kit/build.sh '$(NETWORK_HSM_DIRECTORY)'
 	tests/container/roots.sh '$(CONTAINER_ROOTS)' '$(NETWORK_HSM_DIRECTORY)'
+	tests/deploy/root.sh '$(PACKAGES_DIRECTORY)'
 	tests/promtool/fetch.sh '$(dir $(PROMTOOL))'
 	if [[ ! -x $(TEST_PYTHON) ]]; then python3 -m venv '$(TARGET_DIR)/python'; fi
 	'$(TEST_PYTHON)' -m pip install --quiet --disable-pip-version-check --require-hashes \
@@ -69,7 +73,8 @@ lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	if command -v shellcheck >/dev/null; then
 		shellcheck -x softhsm-setup/*.sh tests/kryoptic/build.sh tests/p11-kit/build.sh tests/promtool/fetch.sh tests/helm/fetch.sh \
-			tests/container/roots.sh deploy/container/*.sh tests/soak.sh .ci/run
+			tests/container/roots.sh deploy/container/*.sh tests/soak.sh tests/deploy/root.sh tests/deploy/packages/lifecycle.sh \
+			deploy/packages/*.sh deploy/packages/debian/{postinst,prerm,postrm} .ci/run
 	else
 		echo 'NOT RUN: shellcheck (package shellcheck)'
 	fi

@@ -14,7 +14,8 @@ Installs the Debian packages that are missing for
   run   make run, setup.sh:  softhsm2, openssl, curl
   test  make test:           those, python3, python3-venv, g++, opensc; and for real modules
                              libnss3, libnss3-tools, libclang-dev, libssl-dev, libsqlite3-dev,
-                             pkg-config, debootstrap, systemd
+                             pkg-config, debootstrap, systemd; and for packages
+                             dpkg-dev, rpm, lintian, man-db, iproute2
   lint  make lint:           shellcheck
 by apt-get, as root or through sudo. With nothing missing it does nothing and needs nothing.
 END
@@ -62,6 +63,12 @@ want_for_test() {
     want debootstrap has_debootstrap
     # systemd-analyze, for the units below deploy/systemd.
     want systemd has systemd-analyze
+    # What deploy/packages builds with, and what its packages are examined with.
+    want dpkg-dev has dpkg-shlibdeps
+    want rpm has rpmbuild
+    want lintian has lintian
+    want man-db has man
+    want iproute2 has ip
 }
 
 case "$#:${1-}:${2-}" in

@@ -7,3 +7,4 @@ mod engine;
 mod helm;
 mod monitoring;
 mod promql;
+mod packages;
