@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: run test test-setup soak lint fuzz
+.PHONY: run test test-setup soak lint fuzz release
 
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Tests and scripts append a line here for each thing that this machine cannot run.
@@ -74,7 +74,7 @@ lint:
 	if command -v shellcheck >/dev/null; then
 		shellcheck -x softhsm-setup/*.sh tests/kryoptic/build.sh tests/p11-kit/build.sh tests/promtool/fetch.sh tests/helm/fetch.sh \
 			tests/container/roots.sh deploy/container/*.sh tests/soak.sh tests/deploy/root.sh tests/deploy/packages/lifecycle.sh \
-			deploy/packages/*.sh deploy/packages/debian/{postinst,prerm,postrm} .ci/run
+			deploy/packages/*.sh deploy/packages/debian/{postinst,prerm,postrm} deploy/release/*.sh .ci/run
 	else
 		echo 'NOT RUN: shellcheck (package shellcheck)'
 	fi
@@ -82,3 +82,7 @@ lint:
 # A short run of each fuzz target; tests/fuzz says how to run one for longer.
 fuzz:
 	@tests/fuzz/run.sh
+
+# All that a release consists of, in one directory: docs/release.md. RELEASE_OPTIONS=--untagged tries it.
+release:
+	@deploy/release/release.sh $(RELEASE_OPTIONS) '$(TARGET_DIR)/release-files'
