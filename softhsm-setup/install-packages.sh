@@ -12,7 +12,7 @@ usage: install-packages.sh --for run|test|lint
 
 Installs the Debian packages that are missing for
   run   make run, setup.sh:  softhsm2, openssl, curl
-  test  make test:           those, python3, python3-venv, g++, opensc; and for real modules
+  test  make test:           those, python3, python3-venv, python3-yaml, g++, opensc; and for real modules
                              libnss3, libnss3-tools, libclang-dev, libssl-dev, libsqlite3-dev,
                              pkg-config, debootstrap, systemd; and for packages
                              dpkg-dev, rpm, lintian, man-db, iproute2
@@ -24,6 +24,7 @@ END
 # Each probe answers whether what the package is wanted for is there, whoever installed it.
 has() { command -v "$1" >/dev/null; }
 has_softhsm2() { has softhsm2-util && softhsm_module >/dev/null; }
+has_yaml() { python3 -c 'import yaml' 2>/dev/null; }
 has_venv() { python3 -c 'import ensurepip, venv' 2>/dev/null; }
 has_softokn() { compgen -G '/usr/lib*/libsoftokn3.so' || compgen -G '/usr/lib/*/libsoftokn3.so'; } >/dev/null
 has_libclang() { compgen -G '/usr/lib/llvm-*/lib/libclang.so*' || compgen -G '/usr/lib*/libclang.so*'; } >/dev/null
@@ -50,6 +51,8 @@ want_for_test() {
     want_for_run
     want python3 has python3
     want python3-venv has_venv
+    # The YAML of the documents is parsed.
+    want python3-yaml has_yaml
     want g++ has g++
     want opensc has pkcs11-tool
     # NSS softokn, and what tests/kryoptic is built with.
