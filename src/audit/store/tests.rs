@@ -104,7 +104,7 @@ fn a_chain_goes_on_where_it_was_left() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
     let chain = store.chain();
-    store.append(UNIX_EPOCH, &event(1));
+    store.append(UNIX_EPOCH, event(1));
     store.sync(UNIX_EPOCH).unwrap();
     drop(store);
     let mut store = open(dir.path());
@@ -133,7 +133,7 @@ fn a_second_writer_is_kept_out() {
 fn a_torn_end_is_cut_off_kept_and_recorded() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(dir.path());
-    store.append(UNIX_EPOCH, &event(1));
+    store.append(UNIX_EPOCH, event(1));
     store.sync(UNIX_EPOCH).unwrap();
     drop(store);
     let path = only_file(dir.path());
@@ -198,12 +198,12 @@ fn files_rotate_by_size_and_by_age_and_the_chain_goes_on() {
     let place = Place { rotate_size: 1000, ..place(dir.path()) };
     let mut store = Store::open(place, Box::new(Local), "test", UNIX_EPOCH).unwrap();
     for number in 0..40 {
-        store.append(UNIX_EPOCH, &event(number));
+        store.append(UNIX_EPOCH, event(number));
         store.sync(UNIX_EPOCH).unwrap();
     }
     let by_size = names::files(dir.path()).unwrap().len();
     assert!((8..=14).contains(&by_size), "{by_size}");
-    store.append(UNIX_EPOCH, &event(40));
+    store.append(UNIX_EPOCH, event(40));
     store.sync(UNIX_EPOCH + Duration::from_secs(7200)).unwrap();
     assert_eq!(names::files(dir.path()).unwrap().len(), by_size + 1);
     let report = verify(dir.path());
@@ -221,7 +221,7 @@ fn a_full_disk_loses_nothing_and_leaves_no_half_record() {
     let synced = fs::read(only_file(dir.path())).unwrap();
     bad.0.lock().unwrap().room = Some(100);
     for number in 0..3 {
-        store.append(UNIX_EPOCH, &event(number));
+        store.append(UNIX_EPOCH, event(number));
         assert_eq!(store.sync(UNIX_EPOCH).unwrap_err().kind(), io::ErrorKind::StorageFull);
         assert_eq!(fs::read(only_file(dir.path())).unwrap(), synced);
     }
@@ -241,11 +241,11 @@ fn a_failed_fsync_has_its_records_written_again() {
     store.sync(UNIX_EPOCH).unwrap();
     // Not even cutting works, until it does again.
     *bad.0.lock().unwrap() = Failures { room: None, sync: true, cut: true };
-    store.append(UNIX_EPOCH, &event(1));
+    store.append(UNIX_EPOCH, event(1));
     store.write(UNIX_EPOCH).unwrap();
     store.sync(UNIX_EPOCH).unwrap_err();
     *bad.0.lock().unwrap() = Failures::default();
-    store.append(UNIX_EPOCH, &event(2));
+    store.append(UNIX_EPOCH, event(2));
     store.sync(UNIX_EPOCH).unwrap();
     assert_eq!(kinds(dir.path()), ["opened", "refused", "refused"]);
     assert_eq!(verify(dir.path()).findings, []);
@@ -258,10 +258,10 @@ fn a_directory_that_was_taken_away_is_noticed_and_a_new_one_used() {
     make_directory(&directory).unwrap();
     make_directory(&directory).unwrap();
     let mut store = open(&directory);
-    store.append(UNIX_EPOCH, &event(1));
+    store.append(UNIX_EPOCH, event(1));
     store.sync(UNIX_EPOCH).unwrap();
     fs::rename(&directory, dir.path().join("away")).unwrap();
-    store.append(UNIX_EPOCH, &event(2));
+    store.append(UNIX_EPOCH, event(2));
     store.sync(UNIX_EPOCH).unwrap_err();
     store.sync(UNIX_EPOCH).unwrap_err();
     make_directory(&directory).unwrap();
@@ -283,7 +283,7 @@ fn what_others_write_into_the_file_is_noticed() {
     store.sync(UNIX_EPOCH).unwrap();
     let path = only_file(dir.path());
     fs::write(&path, "").unwrap();
-    store.append(UNIX_EPOCH, &event(1));
+    store.append(UNIX_EPOCH, event(1));
     store.sync(UNIX_EPOCH).unwrap_err();
     store.sync(UNIX_EPOCH).unwrap();
     let last = *names::files(dir.path()).unwrap().last().unwrap();
