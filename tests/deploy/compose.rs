@@ -39,7 +39,7 @@ struct Load {
 }
 
 /// For every run of the tests, on whatever machine.
-const SHORT: Load = Load { rate: 60, seconds: 12, clients: 24, timeout: "1" };
+const SHORT: Load = Load { rate: 30, seconds: 12, clients: 12, timeout: "1" };
 
 /// That of `make soak`. KMS waits 250 ms.
 const LONG: Load = Load { rate: 1800, seconds: 30, clients: 256, timeout: "0.25" };
