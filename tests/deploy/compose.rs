@@ -131,10 +131,9 @@ impl Project {
         let server = format!("Server xksd/{service} ");
         // What it says on standard error as well would not be in order.
         let log = docker(&["logs", &self.container("haproxy")]);
-        let states = log.lines().filter(|line| line.starts_with(&server));
+        let mut states = log.lines().rev().filter(|line| line.starts_with(&server));
         states
-            .filter(|line| line.contains(" is UP") || line.contains("DOWN"))
-            .last()
+            .find(|line| line.contains(" is UP") || line.contains("DOWN"))
             .is_some_and(|line| line.contains(" is UP"))
     }
 

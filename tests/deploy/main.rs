@@ -6,5 +6,5 @@ mod container;
 mod engine;
 mod helm;
 mod monitoring;
-mod promql;
 mod packages;
+mod promql;
