@@ -295,12 +295,12 @@ fn prometheus_sees_every_instance_and_has_the_rules(project: &Project) {
         let targets = targets.as_array().cloned().unwrap_or_default();
         targets.iter().filter(|target| target["health"] == "up").count()
     };
-    poll(|| up() == 2, || ask("targets").to_string());
+    poll(|| up() == 2, || project.logged("prometheus") + &ask("targets").to_string());
     let rules = project.directory.path().join("monitoring/prometheus");
     let rules = std::fs::read_dir(rules).map(|files| {
         let files = files.map(|file| file.unwrap().file_name().into_string().unwrap());
         files
-            .filter(|file| file.ends_with(".yml"))
+            .filter(|file| file.starts_with("xksd.") && file.ends_with(".yml"))
             .map(|file| format!("/etc/xksd/rules/{file}"))
             .collect::<std::collections::BTreeSet<_>>()
     });
