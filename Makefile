@@ -73,7 +73,7 @@ lint:
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	if command -v shellcheck >/dev/null; then
 		shellcheck -x softhsm-setup/*.sh tests/kryoptic/build.sh tests/p11-kit/build.sh tests/promtool/fetch.sh tests/helm/fetch.sh \
-			tests/container/roots.sh deploy/container/*.sh tests/soak.sh tests/deploy/root.sh tests/deploy/packages/lifecycle.sh \
+			tests/debian.sh tests/container/roots.sh deploy/container/*.sh tests/soak.sh tests/deploy/root.sh tests/deploy/packages/lifecycle.sh \
 			deploy/packages/*.sh deploy/packages/debian/{postinst,prerm,postrm} deploy/release/*.sh .ci/run
 	else
 		echo 'NOT RUN: shellcheck (package shellcheck)'

@@ -1,47 +1,30 @@
 #!/usr/bin/env bash
 # Makes two root file systems for container images, where no registry is: the tests import them. They
-# are made from the Debian 13 of tests/p11-kit/build.sh, so that needs to have run, and from Debian's
-# archive, as root or through sudo without a password. Where that can't be done, or where there is no
-# container engine, says why; the tests then count what they did not run.
+# are made from the Debian 13 of tests/p11-kit/build.sh, so that needs to have run, where there is a
+# container engine.
 #
 # What is in the directory afterwards:
 #   debian.tar  Debian 13 with SoftHSM2, openssl, HAProxy and Prometheus
 #   small.tar   the C library, libgcc and CA certificates of that, and little else: no shell
 set -euo pipefail
 
-target=${1:?usage: roots.sh TARGET_DIR NETWORK_HSM_DIR}
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+# shellcheck source=tests/debian.sh
+source "$here/../debian.sh"
+
+prepare 'images to test containers with' "${1:?usage: roots.sh TARGET_DIR NETWORK_HSM_DIR}"
 debian=${2:?usage: roots.sh TARGET_DIR NETWORK_HSM_DIR}/root
-
-# Under a minute; a machine that needs far longer goes without.
-readonly PATIENCE=300
-
-if [[ -e $target/done ]]; then
-    exit 0
-fi
-
-without() {
-    echo "no images to test containers with: $*" >&2
-    exit 0
-}
-
-as_root=()
-if ((EUID != 0)); then
-    sudo -n true 2>/dev/null || without 'making them wants root, or sudo without a password'
-    as_root=(sudo -n)
-fi
 docker info >/dev/null 2>&1 || without 'no docker engine answers here'
 [[ -d $debian/usr/bin ]] || without "there is no Debian in $debian"
 
-echo 'making root file systems for container images, once'
-mkdir -p -- "$target"
-target=$(cd -- "$target" && pwd -P)
+begin 'root file systems for container images'
 root=$target/root
-"${as_root[@]}" rm -rf -- "$root"
 "${as_root[@]}" cp -a -- "$debian" "$root"
 # No package starts anything in there, nor on this machine.
 printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$root/usr/sbin/policy-rc.d" >/dev/null
 "${as_root[@]}" chmod 755 "$root/usr/sbin/policy-rc.d"
-timeout "$PATIENCE" "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive LC_ALL=C chroot "$root" sh -ec '
+# Under a minute; a machine that needs far longer goes without.
+timeout 300 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive LC_ALL=C chroot "$root" sh -ec '
     apt-get -q update
     apt-get -q install -y --no-install-recommends ca-certificates curl openssl haproxy prometheus
     apt-get clean
