@@ -20,9 +20,7 @@ fn rule_files() -> Vec<PathBuf> {
 #[test]
 fn rules_are_those_of_deploy_monitoring() {
     let there = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/monitoring/prometheus");
-    let Ok(entries) = fs::read_dir(&there) else {
-        return support::not_run("the rules of the Helm chart: there is no deploy/monitoring");
-    };
+    let entries = fs::read_dir(there).unwrap();
     // Beside rules there is a configuration of Prometheus.
     let is_rules = |path: &PathBuf| {
         path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"xksd."))
