@@ -5,22 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use support::site::{Configuration, Site, Tenant};
-use support::tool::ask;
+use support::tool::{ask, python, terraform};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// The Python that `make test-setup` makes, if it has these modules.
-fn python(modules: &str, what: &str) -> Option<Command> {
-    let found = std::env::var_os("TEST_PYTHON").filter(|python| {
-        let import = Command::new(python).args(["-c", &format!("import {modules}")]).output();
-        import.is_ok_and(|output| output.status.success())
-    });
-    if found.is_none() {
-        support::not_run(&format!("{what}: TEST_PYTHON names no Python that has {modules}"));
-    }
-    found.map(Command::new)
 }
 
 /// All files below a place whose names end so.
@@ -56,7 +44,9 @@ fn commands(text: &str) -> Vec<Vec<String>> {
         words.extend((words.len() == 3).then(|| "help".to_owned()));
         words
     });
-    let lines = text.lines().map(str::trim_start).filter(|line| line.starts_with("aws "));
+    // What a session of a terminal has typed stands after a prompt.
+    let lines = text.lines().map(|line| line.trim_start().trim_start_matches("$ "));
+    let lines = lines.filter(|line| line.starts_with("aws "));
     let all = after("$(aws ").chain(talk).chain(lines.map(words));
     // `aws kms` alone is nothing, and `aws configure` is no service.
     all.filter(|words| words.len() > 2 && words[1] != "configure").collect()
@@ -83,17 +73,15 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// What is wrong with commands, a line for each fault.
-fn faults(python: &mut Command, commands: &[Vec<String>]) -> String {
+fn faults(python: &Path, commands: &[Vec<String>]) -> String {
     let script = root().join("tests/deploy/aws_cli.py");
-    let (ended, said) = ask(python.arg(script), &serde_json::to_string(commands).unwrap());
-    assert!(ended, "{said}");
-    said
+    ask(Command::new(python).arg(script), &serde_json::to_string(commands).unwrap()).unwrap()
 }
 
 #[test]
 fn commands_are_found() {
     let text = "Ask `aws kms describe-key`, or:\n\n    ID=$(aws kms create-key --origin X \\\n        \
-                --query 'A[0].[B, C]' --output text)\n    aws kms list-keys | cat\n\n`aws kms` is not one";
+                --query 'A[0].[B, C]' --output text)\n    aws kms list-keys | cat\n$ aws kms encrypt\n\n`aws kms` is not one";
     let found: Vec<String> = commands(text).iter().map(|words| words.join("~")).collect();
     assert_eq!(
         found,
@@ -101,13 +89,14 @@ fn commands_are_found() {
             "aws~kms~create-key~--origin~X~--query~A[0].[B, C]~--output~text",
             "aws~kms~describe-key~help",
             "aws~kms~list-keys",
+            "aws~kms~encrypt",
         ]
     );
 }
 
 #[test]
 fn every_aws_command_is_one() {
-    let places = ["docs", "deploy", "README.md", "softhsm-setup"];
+    let places = ["docs", "deploy", "softhsm-setup", "README.md", "SECURITY.md", "CHANGELOG.md"];
     let mut all = Vec::new();
     for path in places.iter().flat_map(|place| files(&root().join(place), &[".md", ".sh", ".yaml"]))
     {
@@ -139,8 +128,8 @@ fn every_aws_command_is_one() {
     {
         assert!(all.iter().any(|words| words[1] == "kms" && words[2] == operation), "{operation}");
     }
-    let Some(mut python) = python("botocore", "AWS CLI commands") else { return };
-    let faults = faults(&mut python, &all);
+    let Some(python) = python("botocore", "AWS CLI commands") else { return };
+    let faults = faults(&python, &all);
     assert!(faults.is_empty(), "{faults}");
 }
 
@@ -160,8 +149,8 @@ fn a_wrong_aws_command_is_noticed() {
         "aws elbv2 create-listener --load-balancer-arn arn --port https --default-actions Type=forward",
         "aws ec2 create-vpc-endpoint-service-configuration --acceptance-required yes",
     ];
-    let Some(mut python) = python("botocore", "AWS CLI commands") else { return };
-    let faults = faults(&mut python, &wrong.map(words));
+    let Some(python) = python("botocore", "AWS CLI commands") else { return };
+    let faults = faults(&python, &wrong.map(words));
     for command in wrong {
         let said = format!("{}: ", words(command).join(" "));
         assert!(faults.lines().any(|line| line.starts_with(&said)), "{command}: {faults}");
@@ -177,9 +166,9 @@ fn modules() -> [PathBuf; 3] {
 #[test]
 fn terraforms_arguments_exist() {
     let script = root().join("tests/deploy/terraform.py");
-    let Some(mut interpreter) = python("hcl2", "Terraform's files by python-hcl2") else { return };
-    let (ended, faults) = ask(interpreter.arg(&script).args(modules()), "");
-    assert!(ended && faults.is_empty(), "{faults}");
+    let Some(python) = python("hcl2", "Terraform's files by python-hcl2") else { return };
+    let faults = ask(Command::new(&python).arg(&script).args(modules()), "");
+    assert_eq!(faults.as_deref(), Ok(""));
     // And what does not is noticed.
     let spoilt = tempfile::tempdir().unwrap();
     for path in files(&modules()[0], &[".tf"])
@@ -195,8 +184,7 @@ fn terraforms_arguments_exist() {
             .replace("raw_secret_access_key =", "secret =");
         fs::write(spoilt.path().join(path.file_name().unwrap()), text).unwrap();
     }
-    let mut interpreter = python("hcl2", "Terraform's files by python-hcl2").expect("it was there");
-    let (_, faults) = ask(interpreter.arg(&script).arg(spoilt.path()), "");
+    let faults = ask(Command::new(&python).arg(&script).arg(spoilt.path()), "").unwrap();
     for fault in [
         "no argument xks_keyid",
         "lacks acceptance_required",
@@ -207,33 +195,22 @@ fn terraforms_arguments_exist() {
     }
 }
 
-/// Terraform, or who took its place.
-fn terraform(what: &str) -> Option<&'static str> {
-    let found = ["terraform", "tofu"].into_iter().find(|program| {
-        Command::new(program).arg("version").output().is_ok_and(|output| output.status.success())
-    });
-    if found.is_none() {
-        support::not_run(&format!("{what}: there is neither terraform nor tofu"));
-    }
-    found
-}
-
 /// `validate` wants the provider, which only its registry has.
 #[test]
 fn terraform_agrees() {
     let Some(program) = terraform("terraform fmt and validate") else { return };
     let [module, ..] = modules();
     let arguments = ["fmt", "-check", "-diff", "-recursive"];
-    let (formatted, diff) = ask(Command::new(program).args(arguments).arg(&module), "");
-    assert!(formatted, "{diff}");
+    let formatted = ask(Command::new(&program).args(arguments).arg(&module), "");
+    assert_eq!(formatted.as_deref(), Ok(""));
     // It is there where somebody has run `init`; nothing is fetched here.
     if !module.join(".terraform").is_dir() {
         return support::not_run(
             "terraform validate: the AWS provider is not there (terraform init)",
         );
     }
-    let (valid, faults) = ask(Command::new(program).arg("validate").current_dir(&module), "");
-    assert!(valid, "{faults}");
+    let valid = ask(Command::new(program).arg("validate").current_dir(&module), "");
+    assert!(valid.is_ok(), "{valid:?}");
 }
 
 /// The variables by themselves, which want no provider.
@@ -252,7 +229,7 @@ fn terraform_refuses_what_kms_would_refuse() {
     let plan = |more: Option<(&str, &str)>| {
         let given = good.iter().filter(|(name, _)| more.is_none_or(|(other, _)| *name != other));
         let given = given.copied().chain(more).map(|(name, value)| format!("-var={name}={value}"));
-        let mut command = Command::new(program);
+        let mut command = Command::new(&program);
         command.args(["plan", "-input=false", "-no-color"]).args(given);
         ask(command.current_dir(place.path()).env("CHECKPOINT_DISABLE", "1"), "")
     };
@@ -264,8 +241,8 @@ fn terraform_refuses_what_kms_would_refuse() {
         Some(("keys", "{ demo = \"demo-key.1_a\" }")),
         Some(("custom_key_store_id", "cks-1234567890abcdef0")),
     ] {
-        let (passed, faults) = plan(accepted);
-        assert!(passed, "{accepted:?}: {faults}");
+        let planned = plan(accepted);
+        assert!(planned.is_ok(), "{accepted:?}: {planned:?}");
     }
     for refused in [
         ("name", "a_name"),
@@ -281,40 +258,38 @@ fn terraform_refuses_what_kms_would_refuse() {
         ("keys", "{ demo = \"demo key\" }"),
         ("custom_key_store_id", "demo"),
     ] {
-        let (passed, faults) = plan(Some(refused));
-        assert!(!passed && faults.contains("Invalid value for variable"), "{refused:?}: {faults}");
+        let faults = plan(Some(refused)).unwrap_err();
+        assert!(faults.contains("Invalid value for variable"), "{refused:?}: {faults}");
     }
 }
 
 #[test]
 fn cfn_lint_finds_nothing_in_the_template() {
     let template = root().join("deploy/aws/cloudformation/xks-network.yaml");
-    let lint = || python("cfnlint", "the CloudFormation template by cfn-lint");
-    let Some(mut python) = lint() else { return };
+    let what = "the CloudFormation template by cfn-lint";
+    let Some(python) = python("cfnlint", what) else { return };
     // What the script cfn-lint of the package runs.
     let run = "import sys; from cfnlint.runner import main; sys.exit(main())";
     let all = ["--include-checks", "I", "--non-zero-exit-code", "informational"];
     let arguments = [&["-c", run][..], &all, &["-t"]].concat();
-    let (passed, faults) = ask(python.args(&arguments).arg(&template), "");
-    assert!(passed, "{faults}");
+    let passed = ask(Command::new(&python).args(&arguments).arg(&template), "");
+    assert!(passed.is_ok(), "{passed:?}");
     let spoilt = tempfile::NamedTempFile::with_suffix(".yaml").unwrap();
     let text = fs::read_to_string(&template).unwrap();
     fs::write(spoilt.path(), text.replace("AcceptanceRequired", "AcceptanceWanted")).unwrap();
-    let mut python = lint().expect("it was there");
-    let (passed, faults) = ask(python.args(&arguments).arg(spoilt.path()), "");
-    assert!(!passed && faults.contains("AcceptanceWanted"), "{faults}");
+    let faults = ask(Command::new(&python).args(&arguments).arg(spoilt.path()), "").unwrap_err();
+    assert!(faults.contains("AcceptanceWanted"), "{faults}");
 }
 
 /// Every code that KMS may give for an external key store has its row.
 #[test]
 fn every_connection_error_is_explained() {
     let document = fs::read_to_string(root().join("docs/aws.md")).unwrap();
-    let Some(mut python) = python("botocore", "KMS's connection errors") else { return };
+    let Some(python) = python("botocore", "KMS's connection errors") else { return };
     let code = "import botocore.session as s\n\
                 m = s.get_session().get_service_model('kms')\n\
                 print(*m.shape_for('ConnectionErrorCodeType').enum, sep='\\n')";
-    let (ended, codes) = ask(python.args(["-c", code]), "");
-    assert!(ended, "{codes}");
+    let codes = ask(Command::new(python).args(["-c", code]), "").unwrap();
     let ours =
         codes.lines().filter(|code| code.starts_with("XKS_") || *code == "INVALID_CREDENTIALS");
     let ours: Vec<&str> = ours.collect();

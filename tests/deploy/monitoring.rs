@@ -283,12 +283,8 @@ fn promtool_understands_rules_configuration_and_dashboard() {
         records
             .push_str(&format!("  - record: dashboard:number{number}\n    expr: '{expression}'\n"));
     }
-    let file = tempfile::NamedTempFile::new().unwrap();
-    fs::write(file.path(), &records).unwrap();
-    promtool.check(&["check", "rules", file.path().to_str().unwrap()], "");
-    let broken = records.replace("sum by", "sum bye");
-    fs::write(file.path(), broken).unwrap();
-    assert!(!promtool.run(&["check", "rules", file.path().to_str().unwrap()], "").0);
+    assert_eq!(promtool.check_rules(&records), Ok(()));
+    assert!(promtool.check_rules(&records.replace("sum by", "sum bye")).is_err());
 }
 
 /// The files of promtool's cases.

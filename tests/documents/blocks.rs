@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use support::not_run;
+use support::tool::{Promtool, ask, python, terraform};
 
 use crate::markdown::{Block, pages, root};
-use crate::{filter, none, shell};
+use crate::{none, shell};
 
 /// What a block may be.
 const LANGUAGES: [&str; 9] =
@@ -61,7 +61,7 @@ fn every_block_says_what_it_is() {
 #[test]
 fn shell_blocks_are_scripts() {
     let check = |block: &Block| {
-        let said = filter(Command::new("bash").arg("-n"), &script(block)).err()?;
+        let said = ask(Command::new("bash").arg("-n"), &script(block)).err()?;
         Some(format!("{}: {said}", block.place))
     };
     none(&blocks(&["sh", "console"]).iter().filter_map(check).collect::<Vec<_>>());
@@ -217,54 +217,6 @@ fn programs_and_files_of_the_repository_are_there() {
     none(&wrong);
 }
 
-/// Asks botocore's own models: service, operation, and each option.
-const AWS: &str = r#"
-import json, sys
-import botocore.session
-from botocore import xform_name
-GLOBAL = {"region", "output", "query", "profile", "cli-input-json", "no-cli-pager", "endpoint-url",
-          "generate-cli-skeleton", "debug"}
-session = botocore.session.get_session()
-for place, words in json.load(sys.stdin):
-    if len(words) < 2 or words[0] in ("configure", "s3") or words[1] in ("wait", "deploy", "package"):
-        continue
-    line = f"{place}: aws {' '.join(words)}"
-    if words[0] not in session.get_available_services():
-        print(line, "no such service"); continue
-    model = session.get_service_model(words[0])
-    operations = {xform_name(name, "-"): name for name in model.operation_names}
-    if words[1] not in operations:
-        print(line, "no such operation"); continue
-    shape = model.operation_model(operations[words[1]]).input_shape
-    members = {xform_name(name, "-") for name in (shape.members if shape else ())}
-    required = {xform_name(name, "-") for name in (shape.required_members if shape else ())}
-    given = {word[2:].split("=")[0] for word in words[2:] if word.startswith("--")}
-    for name in sorted(given - members - GLOBAL):
-        if not (name.startswith("no-") and name[3:] in members):
-            print(line, f"no option --{name}")
-    if "cli-input-json" not in given:
-        for name in sorted(required - given):
-            print(line, f"lacks --{name}")
-"#;
-
-#[test]
-fn commands_of_aws_are_those_that_exist() {
-    let commands = commands_of("aws");
-    assert!(commands.len() > 2, "{}", commands.len());
-    let Some(python) = std::env::var_os("TEST_PYTHON") else {
-        return not_run("the documents' aws commands: TEST_PYTHON names no Python with botocore");
-    };
-    let ask = |commands: &[(String, Vec<String>)]| {
-        let commands = serde_json::to_string(commands).unwrap();
-        filter(Command::new(&python).args(["-c", AWS]), &commands).unwrap()
-    };
-    assert_eq!(ask(&commands), "");
-    let line = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-    let bad = ["kms fly", "kms connect-custom-key-store", "kms list-keys --to me"];
-    let bad: Vec<_> = bad.iter().map(|bad| ("p".to_owned(), line(bad))).collect();
-    assert_eq!(ask(&bad).lines().count(), 3, "{}", ask(&bad));
-}
-
 #[test]
 fn json_blocks_are_json() {
     let check = |block: &Block| {
@@ -279,16 +231,13 @@ fn json_blocks_are_json() {
 #[test]
 fn yaml_blocks_are_yaml() {
     let blocks = blocks(&["yaml"]);
-    let python = || Command::new("python3");
     if blocks.is_empty() {
         return;
     }
-    if filter(python().args(["-c", "import yaml"]), "").is_err() {
-        return not_run("the documents' YAML blocks: python3 has no yaml (package python3-yaml)");
-    }
+    let Some(python) = python("yaml", "the documents' YAML blocks") else { return };
     let script = "import sys, yaml; list(yaml.safe_load_all(sys.stdin))";
     let check = |block: &Block| {
-        let said = filter(python().args(["-c", script]), &block.text).err()?;
+        let said = ask(Command::new(&python).args(["-c", script]), &block.text).err()?;
         Some(format!("{}: {said}", block.place))
     };
     none(&blocks.iter().filter_map(check).collect::<Vec<_>>());
@@ -317,15 +266,13 @@ fn hcl_blocks_are_formatted_as_terraform_does() {
     if blocks.is_empty() {
         return;
     }
-    if filter(Command::new("terraform").arg("version"), "").is_err() {
-        return not_run("the documents' HCL blocks: no terraform");
-    }
-    let check =
-        |block: &Block| match filter(Command::new("terraform").args(["fmt", "-"]), &block.text) {
-            Ok(text) if text == block.text => None,
-            Ok(text) => Some(format!("{}: to be formatted as\n{text}", block.place)),
-            Err(said) => Some(format!("{}: {said}", block.place)),
-        };
+    let Some(terraform) = terraform("the documents' HCL blocks") else { return };
+    let check = |block: &Block| match ask(Command::new(&terraform).args(["fmt", "-"]), &block.text)
+    {
+        Ok(text) if text == block.text => None,
+        Ok(text) => Some(format!("{}: to be formatted as\n{text}", block.place)),
+        Err(said) => Some(format!("{}: {said}", block.place)),
+    };
     none(&blocks.iter().filter_map(check).collect::<Vec<_>>());
 }
 
@@ -352,19 +299,12 @@ fn promql_blocks_are_understood_by_prometheus() {
         }
     }
     assert!(rules.len() >= 8, "{rules:?}");
-    let Some(promtool) =
-        std::env::var_os("PROMTOOL").filter(|path| std::path::Path::new(path).exists())
-    else {
-        return not_run("the documents' PromQL: PROMTOOL names no promtool");
-    };
+    let Some(promtool) = Promtool::find("the documents' PromQL") else { return };
     let rules: Vec<_> = rules
         .iter()
         .map(|(name, expression)| serde_json::json!({ "record": name, "expr": expression }))
         .collect();
     // JSON is YAML.
     let rules = serde_json::json!({ "groups": [{ "name": "documents", "rules": rules }] });
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), rules.to_string()).unwrap();
-    let said = filter(Command::new(promtool).args(["check", "rules"]).arg(file.path()), "");
-    assert_eq!(said.err(), None);
+    assert_eq!(promtool.check_rules(&rules.to_string()), Ok(()));
 }

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 
-use support::not_run;
+use support::tool::{ask, python};
 use xksd::hsm::profile::{self, Evidence};
 use xksd::wire::error::ErrorName;
 
 use crate::markdown::{pages, root};
-use crate::{filter, none};
+use crate::none;
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
@@ -57,10 +57,8 @@ for name in model.shape_names:
 
 #[test]
 fn the_runbook_has_every_code_and_exception_of_kms() {
-    let Some(python) = std::env::var_os("TEST_PYTHON") else {
-        return not_run("the runbook beside AWS's SDK: TEST_PYTHON names no Python with botocore");
-    };
-    let names = filter(Command::new(python).args(["-c", OF_KMS]), "").unwrap();
+    let Some(python) = python("botocore", "the runbook beside AWS's SDK") else { return };
+    let names = ask(Command::new(python).args(["-c", OF_KMS]), "").unwrap();
     assert!(names.lines().count() >= 22, "{names}");
     let runbook = read("docs/runbook.md");
     let missing = names.lines().filter(|name| section(&runbook, name).is_none());

@@ -14,22 +14,6 @@ mod markdown;
 mod procedures;
 mod shell;
 
-/// Runs a program on a text, which goes to its standard input; what it says if it fails.
-fn filter(command: &mut std::process::Command, text: &str) -> Result<String, String> {
-    use std::io::Write as _;
-    use std::process::Stdio;
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
-    // A program that does not read to the end has said why.
-    let _ = child.stdin.take().unwrap().write_all(text.as_bytes());
-    let output = child.wait_with_output().unwrap();
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    match output.status.success() {
-        true => Ok(said(&output.stdout)),
-        false => Err(format!("{}{}", said(&output.stdout), said(&output.stderr))),
-    }
-}
-
 /// Fails with all of what is wrong.
 #[track_caller]
 fn none(wrong: &[String]) {

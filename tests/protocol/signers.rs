@@ -1,7 +1,6 @@
 //! P-10, P-11: signatures by others than us: curl, botocore, the crate aws-sigv4.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::SystemTime;
 
 use aws_credential_types::Credentials;
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 use support::caller::Caller;
 use support::request::{bare_body, encrypt_body};
 use support::site::REGION;
+use support::tool::{ask, python};
 
 use crate::world::{caller, daemon, demo};
 
@@ -29,21 +29,6 @@ fn url(kms: &Caller, rest: &str) -> String {
 
 fn authority() -> String {
     daemon().site.authority.certificate().display().to_string()
-}
-
-/// Runs a program that reads `input`, and gives what it writes.
-fn run(command: &mut Command, input: &str) -> String {
-    let mut child = command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}: {stderr}", output.status);
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// curl, over both versions of HTTP. Secret and body come by standard input and file: what is in
@@ -67,7 +52,7 @@ fn curl_signs() {
                 kms.credential.secret,
                 file.display(),
             );
-            let said = run(Command::new("curl").args(["--config", "-"]), &config);
+            let said = ask(Command::new("curl").args(["--config", "-"]), &config).unwrap();
             let (body, outcome) = said.rsplit_once('\n').unwrap();
             assert_eq!(outcome, format!("{version} 200"), "{rest}: {body}");
         }
@@ -95,14 +80,7 @@ print(answer.status, answer.read().decode())
 #[test]
 fn botocore_signs() {
     let kms = caller(&demo());
-    let python = std::env::var_os("TEST_PYTHON").filter(|python| {
-        let import = Command::new(python).args(["-c", "import botocore"]).output();
-        import.is_ok_and(|output| output.status.success())
-    });
-    let Some(python) = python else {
-        support::not_run("botocore as a signer: TEST_PYTHON names no Python that has it");
-        return;
-    };
+    let Some(python) = python("botocore", "botocore as a signer") else { return };
     for (rest, body) in requests() {
         let want = json!({
             "url": url(&kms, rest),
@@ -114,7 +92,7 @@ fn botocore_signs() {
             "region": REGION,
             "ca": authority(),
         });
-        let said = run(Command::new(&python).args(["-c", BOTOCORE]), &want.to_string());
+        let said = ask(Command::new(&python).args(["-c", BOTOCORE]), &want.to_string()).unwrap();
         assert!(said.starts_with("200 "), "{rest}: {said}");
     }
 }

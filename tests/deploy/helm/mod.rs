@@ -15,6 +15,7 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 
 use serde_json::Value;
+use support::tool::{ask, python};
 
 /// Versions of Kubernetes to whose schemas manifests are held, the oldest that the chart is for first.
 const VERSIONS: [&str; 4] = ["1.27", "1.30", "1.34", "1.37"];
@@ -82,17 +83,10 @@ fn render(helm: &Path, set: &str, arguments: &[&str]) -> String {
 /// Files of YAML, as JSON: of each the documents, what is wrong with them, and unknown kinds. `None` where
 /// the Python of the tests can't; noted as not run.
 fn parsed(files: &[&Path]) -> Option<BTreeMap<String, Value>> {
-    let python = std::env::var_os("TEST_PYTHON").unwrap_or_else(|| "python3".into());
-    let can = Command::new(&python).args(["-c", "import kubernetes_validate, yaml"]).output();
-    if !can.is_ok_and(|output| output.status.success()) {
-        support::not_run("the Helm chart: Python has neither PyYAML nor kubernetes-validate");
-        return None;
-    }
+    let python = python("kubernetes_validate, yaml", "the Helm chart")?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/deploy/helm/manifests.py");
-    let output = Command::new(python).arg(script).arg(VERSIONS.join(",")).args(files).output();
-    let output = output.unwrap();
-    assert!(output.status.success(), "{}", text(&output));
-    Some(serde_json::from_slice(&output.stdout).unwrap())
+    let said = ask(Command::new(python).arg(script).arg(VERSIONS.join(",")).args(files), "");
+    Some(serde_json::from_str(&said.unwrap()).unwrap())
 }
 
 /// What the chart makes of one file of `ci`.

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::{Value, json};
+use support::tool::Promtool;
 
 use super::{Set, chart, list, parsed, selects};
 
@@ -66,14 +66,9 @@ fn the_operator_gets_all_rules() {
     assert_eq!(names.len(), groups.len());
     let rendered = &set.only("PrometheusRule")["spec"]["groups"];
     assert_eq!(*rendered, Value::from(groups));
-    let place = tempfile::tempdir().unwrap();
-    let file = place.path().join("rules.yml");
-    fs::write(&file, json!({ "groups": rendered }).to_string()).unwrap();
-    let promtool = std::env::var_os("PROMTOOL").unwrap_or_else(|| "promtool".into());
-    match Command::new(promtool).args(["check", "rules"]).arg(&file).output() {
-        Ok(output) => assert!(output.status.success(), "{}", super::text(&output)),
-        Err(_) => support::not_run("the rules of the Helm chart: there is no promtool"),
-    }
+    let Some(promtool) = Promtool::find("the rules of the Helm chart") else { return };
+    // JSON is YAML.
+    assert_eq!(promtool.check_rules(&json!({ "groups": rendered }).to_string()), Ok(()));
 }
 
 #[test]
