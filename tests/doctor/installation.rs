@@ -9,13 +9,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use serde_json::Value;
 use support::daemon::Daemon;
 use support::shim;
-use support::site::{Configuration, Credential, Site, Tenant, text};
+use support::site::{Configuration, Site, Tenant, text};
 use support::token::{PIN, SoftHsmToken};
 
 use crate::balancer::{self, Ending, Kind};
+use crate::diagnosis::Diagnosis;
 
 /// The host of the endpoint. Nothing resolves it: doctor is told where to connect to.
 pub(crate) const HOST: &str = "xks.example.com";
@@ -36,14 +36,6 @@ pub(crate) struct Installation {
     pub(crate) front_is_meant: bool,
     /// What runs doctor: a shell line that ends with it.
     pub(crate) shell: &'static str,
-}
-
-/// What doctor said.
-pub(crate) struct Diagnosis {
-    pub(crate) findings: Vec<Value>,
-    pub(crate) code: i32,
-    /// All that was written.
-    pub(crate) text: String,
 }
 
 impl Installation {
@@ -149,26 +141,7 @@ impl Installation {
             .env_remove("RUST_LOG")
             .output()
             .unwrap();
-        let (out, err) =
-            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        let findings = serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {err}"));
-        let code = output.status.code().expect("no signal ended it");
-        Diagnosis { findings, code, text: format!("{out}{err}") }
-    }
-}
-
-impl Diagnosis {
-    /// Findings with this status.
-    pub(crate) fn of<'a>(&'a self, status: &'a str) -> impl Iterator<Item = &'a Value> {
-        self.findings.iter().filter(move |finding| finding["status"] == status)
-    }
-
-    /// Nothing of PINs and secrets is in it.
-    pub(crate) fn assert_no_secrets(&self) {
-        let secret = Credential::of('A').secret;
-        for hidden in [PIN, secret.as_str()] {
-            assert!(!self.text.contains(hidden), "a secret is shown: {}", self.text);
-        }
+        Diagnosis::read(&output)
     }
 }
 
@@ -192,7 +165,7 @@ pub(crate) fn import(site: &Site, token: &str, label: &str, key: &[u8; 32], more
     fs::remove_file(file).unwrap();
 }
 
-fn openssl(directory: &Path, arguments: &str) -> String {
+pub(crate) fn openssl(directory: &Path, arguments: &str) -> String {
     let output = Command::new("openssl")
         .args(arguments.split(' '))
         .current_dir(directory)
