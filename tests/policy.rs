@@ -109,7 +109,7 @@ fn the_cookbook_passes_its_cases_p_80() {
 #[test]
 fn the_example_of_the_page_passes() {
     let page = fs::read_to_string(cookbook().join("../policies.md")).unwrap();
-    let (_, block) = page.split_once("```toml\n").unwrap();
+    let (_, block) = page.split_once("```toml policy-test\n").unwrap();
     let (block, _) = block.split_once("```").unwrap();
     let place = Place::new("mode = \"off\"");
     place.write("p.cedar", "@id(\"payments\") permit (principal, action, resource);");
