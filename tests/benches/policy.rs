@@ -1,10 +1,9 @@
-//! How long a decision takes, by the number of policies: `cargo bench --bench policy`.
+//! How long a decision takes, by the number of policies.
 //!
 //! `made` is a request of which nothing is remembered; `remembered` is one that was decided before. Each
 //! is timed by itself, since it is the slow ones that matter.
 
-#![expect(clippy::print_stdout, reason = "the figures are what it is for")]
-
+use std::collections::HashMap;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,17 +15,47 @@ use xksd::policy::{Authorization, Authorizer, Decision, Facts, Settings, Source}
 use xksd::wire::metadata::RequestMetadata;
 use xksd::wire::route::KeyOperation;
 
+use crate::timing::{compare, is_measured};
+
 /// Different requests of one run, and how often each is decided.
 const CALLERS: usize = 200;
 const ROUNDS: usize = 50;
 
-fn main() {
+pub(crate) fn measure() {
+    with_floors();
     println!("microseconds a decision, p50 and p99    made            remembered");
     for count in [10, 100, 500] {
-        measure(&format!("{count} policies, each of a team"), &by_team(count), "team-3-key");
-        measure(&format!("{count} policies with conditions only"), &by_name(count), "team-3-key");
+        percentiles(&format!("{count} policies, each of a team"), &by_team(count), "team-3-key");
+        percentiles(
+            &format!("{count} policies with conditions only"),
+            &by_name(count),
+            "team-3-key",
+        );
     }
-    measure("the cookbook, all at once", &cookbook(), "payments-1");
+    percentiles("the cookbook, all at once", &cookbook(), "payments-1");
+}
+
+/// Of a decision that is made, the floor is one with the only policy that it hangs on; of one that is
+/// remembered, looking the caller up in a table of the standard library.
+fn with_floors() {
+    let (many, one) = (by_team(500), by_team(1));
+    let [many, one] = [&many, &one].map(|policies| policies.authorizer().expect("there are some"));
+    let asked = Asked::about("team-0-key");
+    let caller = metadata(0, "team-0");
+    let facts = asked.facts(0, &caller);
+    let name = "policy: made, 500 policies";
+    compare(name, || many.decide_anew(black_box(&facts)), || one.decide_anew(black_box(&facts)));
+    let arns: HashMap<String, usize> = (0..CALLERS)
+        .map(|number| {
+            (metadata(number, "team-0").aws_principal_arn().unwrap_or_default().to_owned(), number)
+        })
+        .collect();
+    let arn = caller.aws_principal_arn().unwrap_or_default();
+    compare(
+        "policy: remembered, 500 policies",
+        || many.decide(black_box(&facts)),
+        || arns.get(black_box(arn)),
+    );
 }
 
 /// Policies as organisations with many teams have them: scopes name a role.
@@ -94,29 +123,51 @@ fn made(settings: Settings) -> Authorization {
     authorization
 }
 
+/// What all requests have in common.
+struct Asked {
+    keystore: KeystoreName,
+    key: ExternalKeyId,
+    access_key_id: AccessKeyId,
+    region: Region,
+}
+
+impl Asked {
+    fn about(key: &str) -> Self {
+        Self {
+            keystore: "bench".parse().expect("it is a name"),
+            key: key.parse().expect("it is a name"),
+            access_key_id: "ABCDEFGHIJKLMNOPQRST".parse().expect("it is a name"),
+            region: "us-east-1".parse().expect("it is a name"),
+        }
+    }
+
+    /// Encryptions and decryptions in turns.
+    fn facts<'a>(&'a self, number: usize, metadata: &'a RequestMetadata) -> Facts<'a> {
+        Facts {
+            operation: [KeyOperation::Encrypt, KeyOperation::Decrypt][number % 2],
+            keystore: &self.keystore,
+            key: &self.key,
+            metadata,
+            access_key_id: &self.access_key_id,
+            region: &self.region,
+            client_subject: None,
+            // 2026-03-02, a Monday, 10:30 in UTC.
+            time: SystemTime::UNIX_EPOCH + Duration::from_secs(1_772_447_400),
+        }
+    }
+}
+
 /// Encryptions and decryptions with one key by sessions of the role team-3, in turns.
-fn measure(name: &str, authorization: &Authorization, key: &str) {
+fn percentiles(name: &str, authorization: &Authorization, key: &str) {
     let authorizer = authorization.authorizer().expect("there are policies");
-    let callers: Vec<RequestMetadata> = (0..CALLERS).map(metadata).collect();
+    let callers: Vec<RequestMetadata> =
+        (0..CALLERS).map(|number| metadata(number, "team-3")).collect();
     let time = |decide: fn(&Authorizer, &Facts<'_>) -> Decision| {
         let mut times = Histogram::<u64>::new(3).expect("three digits are few enough");
-        let keystore: KeystoreName = "bench".parse().expect("it is a name");
-        let key: ExternalKeyId = key.parse().expect("it is a name");
-        let access_key_id: AccessKeyId = "ABCDEFGHIJKLMNOPQRST".parse().expect("it is a name");
-        let region: Region = "us-east-1".parse().expect("it is a name");
+        let asked = Asked::about(key);
         for round in 0..=rounds() {
             for (number, metadata) in callers.iter().enumerate() {
-                let facts = Facts {
-                    operation: [KeyOperation::Encrypt, KeyOperation::Decrypt][number % 2],
-                    keystore: &keystore,
-                    key: &key,
-                    metadata,
-                    access_key_id: &access_key_id,
-                    region: &region,
-                    client_subject: None,
-                    // 2026-03-02, a Monday, 10:30 in UTC.
-                    time: SystemTime::UNIX_EPOCH + Duration::from_secs(1_772_447_400),
-                };
+                let facts = asked.facts(number, metadata);
                 let start = Instant::now();
                 let _ = black_box(decide(authorizer, black_box(&facts)));
                 let nanoseconds = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
@@ -133,16 +184,15 @@ fn measure(name: &str, authorization: &Authorization, key: &str) {
     println!("{name:36} {made} {remembered}");
 }
 
-/// `cargo bench` says `--bench`; whoever else runs it wants to know whether it runs.
 fn rounds() -> usize {
-    if std::env::args().any(|argument| argument == "--bench") { ROUNDS } else { 1 }
+    if is_measured() { ROUNDS } else { 1 }
 }
 
-fn metadata(number: usize) -> RequestMetadata {
+fn metadata(number: usize, role: &str) -> RequestMetadata {
     let operation = [KeyOperation::Encrypt, KeyOperation::Decrypt][number % 2];
     let kms_operation = ["GenerateDataKey", "Decrypt"][number % 2];
     let json = json!({
-        "awsPrincipalArn": format!("arn:aws:sts::111122223333:assumed-role/team-3/session-{number}"),
+        "awsPrincipalArn": format!("arn:aws:sts::111122223333:assumed-role/{role}/session-{number}"),
         "kmsKeyArn": "arn:aws:kms:us-east-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab",
         "kmsOperation": kms_operation,
         "kmsRequestId": format!("4112f4d6-db54-4af4-ae30-{number:012}"),
