@@ -142,14 +142,14 @@ impl Chain {
     }
 
     /// Adds a record; gives its line, without line end.
-    pub fn append(&mut self, time: SystemTime, record: impl Into<Draft>) -> String {
+    pub fn append<'a>(&mut self, time: SystemTime, record: impl Into<Draft<'a>>) -> String {
         let mut lines = String::new();
         self.append_to(&mut lines, time, &record.into());
         lines
     }
 
     /// Adds a record; its line goes behind others, without line end.
-    pub(super) fn append_to(&mut self, lines: &mut String, time: SystemTime, record: &Draft) {
+    pub(super) fn append_to(&mut self, lines: &mut String, time: SystemTime, record: &Draft<'_>) {
         let seq = self.head.seq.saturating_add(1);
         let start = lines.len();
         let mut object = Object::behind(std::mem::take(lines));

@@ -57,7 +57,7 @@ impl Journal {
     ///
     /// # Errors
     /// The operating system's; the record is written with the next one then.
-    pub fn record(&mut self, event: impl Into<Draft>) -> io::Result<()> {
+    pub fn record<'a>(&mut self, event: impl Into<Draft<'a>>) -> io::Result<()> {
         let now = SystemTime::now();
         self.0.append(now, event);
         self.0.sync(now)

@@ -149,10 +149,14 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 fn push_hex(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        for digit in [byte >> 4, byte & 0xf] {
-            text.push(char::from(digit + if digit < 10 { b'0' } else { b'a' - 10 }));
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for bytes in bytes.chunks(32) {
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+            *pair = [byte >> 4, byte & 0xf].map(|digit| DIGITS[usize::from(digit)]);
         }
+        let digits = digits.get(..bytes.len().saturating_mul(2)).unwrap_or_default();
+        text.push_str(std::str::from_utf8(digits).unwrap_or_default());
     }
 }
 

@@ -106,6 +106,9 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) queue: VecDeque<Entry>,
+    /// What the records of the queue say, one behind the other: so no memory changes hands between
+    /// the threads that serve and the one that writes.
+    pub(super) texts: String,
     /// Taken by requests under way, and by records that are not synced.
     pub(super) seats: usize,
     /// Since when the oldest record has been waiting to be synced.
@@ -125,7 +128,9 @@ pub(super) struct State {
 pub(super) struct Entry {
     pub(super) time: SystemTime,
     pub(super) since: Instant,
-    pub(super) record: Draft,
+    pub(super) kind: &'static str,
+    /// Bytes of its text.
+    pub(super) length: usize,
     /// Whether it holds a seat.
     pub(super) is_seated: bool,
     /// Told once it is synced.
@@ -204,10 +209,10 @@ impl Log {
     }
 
     /// Adds a record of xksd's own, which nobody waits for.
-    pub fn note(&self, record: impl Into<Draft>) {
+    pub fn note<'a>(&self, record: impl Into<Draft<'a>>) {
         let record = record.into();
         let mut state = self.shared.lock();
-        self.shared.push(&mut state, record, false, None);
+        self.shared.push(&mut state, &record, false, None);
     }
 
     /// Whether requests are served, as far as this log is concerned.
@@ -267,7 +272,7 @@ pub struct Seat {
 
 impl Seat {
     /// Leaves the record. Where answers wait for theirs, the receipt tells when it is safe.
-    pub fn keep(mut self, record: impl Into<Draft>) -> Option<Receipt> {
+    pub fn keep<'a>(mut self, record: impl Into<Draft<'a>>) -> Option<Receipt> {
         self.is_used = true;
         let record = record.into();
         let mut state = self.shared.lock();
@@ -284,7 +289,7 @@ impl Seat {
             }
             false => (None, None),
         };
-        self.shared.push(&mut state, record, true, receipt);
+        self.shared.push(&mut state, &record, true, receipt);
         waiting
     }
 }
@@ -372,13 +377,15 @@ impl Shared {
     fn push(
         &self,
         state: &mut State,
-        record: Draft,
+        record: &Draft<'_>,
         is_seated: bool,
         receipt: Option<oneshot::Sender<()>>,
     ) {
         let (time, since) = (SystemTime::now(), Instant::now());
         state.oldest.get_or_insert(since);
-        state.queue.push_back(Entry { time, since, record, is_seated, receipt });
+        state.texts.push_str(record.text());
+        let (kind, length) = (record.kind(), record.text().len());
+        state.queue.push_back(Entry { time, since, kind, length, is_seated, receipt });
         if state.is_waiting {
             self.changed.notify_all();
         }

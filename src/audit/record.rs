@@ -3,6 +3,7 @@
 //! Requests are written down by whoever served them, out of what they have at hand; so the one thread
 //! that numbers and hashes all records has little to do for each.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -13,10 +14,10 @@ use crate::wire::metadata::RequestMetadata;
 
 /// A record as it will stand in the log, but for its number, time and hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Draft {
+pub struct Draft<'a> {
     kind: &'static str,
     /// An object in canonical JSON, `type` first.
-    text: String,
+    text: Cow<'a, str>,
 }
 
 /// One thing that happened to the log or through an administrator.
@@ -211,12 +212,22 @@ const CHECKPOINT: &str = "checkpoint";
 /// Room for the record of an ordinary request, its number and hash included.
 const ROOM: usize = 1024;
 
-impl Draft {
+impl<'a> Draft<'a> {
     fn new(kind: &'static str, write: impl FnOnce(&mut Object)) -> Self {
         let mut object = Object::with_room(ROOM);
         object.text("type", kind);
         write(&mut object);
-        Self { kind, text: object.finish() }
+        Self { kind, text: object.finish().into() }
+    }
+
+    /// One whose text was put aside.
+    pub(super) fn again(kind: &'static str, text: &'a str) -> Self {
+        Self { kind, text: text.into() }
+    }
+
+    /// An object in canonical JSON.
+    pub(super) fn text(&self) -> &str {
+        &self.text
     }
 
     /// Its `type`.
@@ -235,19 +246,19 @@ impl Draft {
     }
 }
 
-impl From<&Event> for Draft {
+impl From<&Event> for Draft<'_> {
     fn from(event: &Event) -> Self {
         Self::new(event.kind(), |object| event.write(object))
     }
 }
 
-impl From<Event> for Draft {
+impl From<Event> for Draft<'_> {
     fn from(event: Event) -> Self {
         Self::from(&event)
     }
 }
 
-impl From<Request<'_>> for Draft {
+impl From<Request<'_>> for Draft<'_> {
     fn from(request: Request<'_>) -> Self {
         Self::new("request", |object| request.write(object))
     }

@@ -142,7 +142,7 @@ impl Store {
     }
 
     /// Adds a record to those that are to be written; gives its line.
-    pub fn append(&mut self, time: SystemTime, record: impl Into<Draft>) -> &str {
+    pub fn append<'a>(&mut self, time: SystemTime, record: impl Into<Draft<'a>>) -> &str {
         let start = self.unsynced.len();
         self.chain.append_to(&mut self.unsynced, time, &record.into());
         let end = self.unsynced.len();

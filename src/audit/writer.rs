@@ -2,13 +2,14 @@
 //!
 //! While nothing can be written it tries again and again; what was taken stays in memory.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
 use super::copies::{Copies, Destination};
-use super::log::{Safe, Shared};
+use super::log::{Entry, Safe, Shared};
 use super::record::{Draft, Event, Refused};
 use super::store::Store;
 
@@ -29,6 +30,9 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     store: Store,
     copies: Copies,
+    /// Empty, for the records that come next while those before are written.
+    queue: VecDeque<Entry>,
+    texts: String,
     /// Seats that are free once all is synced.
     seats: usize,
     receipts: Vec<oneshot::Sender<()>>,
@@ -46,10 +50,21 @@ impl Writer {
     ) -> std::io::Result<()> {
         let copies = Copies::start(copies, &shared.metrics);
         let now = Instant::now();
+        let (queue, texts) = Default::default();
         let (seats, receipts, records) = (0, Vec::new(), 1);
         let ended = Ended(shared.clone());
-        let writer =
-            Self { shared, store, copies, seats, receipts, records, synced: now, summed: now };
+        let writer = Self {
+            shared,
+            store,
+            copies,
+            queue,
+            texts,
+            seats,
+            receipts,
+            records,
+            synced: now,
+            summed: now,
+        };
         let run = move || {
             // On a panic too: nothing is admitted any more then.
             let _ended = ended;
@@ -87,17 +102,23 @@ impl Writer {
             shared.pause(GATHER);
             state = shared.lock();
         }
-        let queue = std::mem::take(&mut state.queue);
+        let mut queue = std::mem::replace(&mut state.queue, std::mem::take(&mut self.queue));
+        let mut texts = std::mem::replace(&mut state.texts, std::mem::take(&mut self.texts));
         let gap = state.gap.take();
         let is_stopping = state.is_stopping;
         let is_time = self.summed.elapsed() >= shared.refused_interval || is_stopping;
         let refused = if is_time { std::mem::take(&mut state.refused) } else { Default::default() };
         drop(state);
-        for entry in queue {
-            self.append(entry.time, entry.record);
+        let mut rest = texts.as_str();
+        for entry in queue.drain(..) {
+            let (text, others) = rest.split_at(entry.length);
+            rest = others;
+            self.append(entry.time, Draft::again(entry.kind, text));
             self.seats = self.seats.saturating_add(usize::from(entry.is_seated));
             self.receipts.extend(entry.receipt);
         }
+        texts.clear();
+        (self.queue, self.texts) = (queue, texts);
         let now = SystemTime::now();
         if let Some(gap) = gap {
             self.append(now, Event::Gap(gap));
@@ -133,7 +154,7 @@ impl Writer {
         }
     }
 
-    fn append(&mut self, time: SystemTime, record: impl Into<Draft>) {
+    fn append<'a>(&mut self, time: SystemTime, record: impl Into<Draft<'a>>) {
         let record = record.into();
         let (kind, is_checkpoint) = (record.kind(), record.is_checkpoint());
         let line = self.store.append(time, record);
