@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
-.PHONY: run test test-setup soak lint fuzz release
+.PHONY: run test test-setup soak speed lint fuzz release
 
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # Tests and scripts append a line here for each thing that this machine cannot run.
@@ -68,12 +68,17 @@ test: test-setup
 soak: test-setup
 	@tests/soak.sh
 
+# The figures of docs/performance.md, each beside its floor, about 6 minutes; SPEED_LONG=1: well over an hour.
+# SPEED_ONLY=cpu,start measures these parts only: tests/speed.sh has the names.
+speed: test-setup
+	@tests/speed.sh
+
 lint:
 	@cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	if command -v shellcheck >/dev/null; then
 		shellcheck -x softhsm-setup/*.sh tests/kryoptic/build.sh tests/p11-kit/build.sh tests/promtool/fetch.sh tests/helm/fetch.sh \
-			tests/debian.sh tests/container/roots.sh deploy/container/*.sh tests/soak.sh tests/deploy/root.sh tests/deploy/packages/lifecycle.sh \
+			tests/debian.sh tests/container/roots.sh deploy/container/*.sh tests/soak.sh tests/speed.sh tests/deploy/root.sh tests/deploy/packages/lifecycle.sh \
 			deploy/packages/*.sh deploy/packages/debian/{postinst,prerm,postrm} deploy/release/*.sh .ci/run
 	else
 		echo 'NOT RUN: shellcheck (package shellcheck)'
