@@ -149,11 +149,11 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 fn push_hex(text: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| value + if value < 10 { b'0' } else { b'a' - 10 };
     for bytes in bytes.chunks(32) {
         let mut digits = [0; 64];
         for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
-            *pair = [byte >> 4, byte & 0xf].map(|digit| DIGITS[usize::from(digit)]);
+            *pair = [byte >> 4, byte & 0xf].map(digit);
         }
         let digits = digits.get(..bytes.len().saturating_mul(2)).unwrap_or_default();
         text.push_str(std::str::from_utf8(digits).unwrap_or_default());
