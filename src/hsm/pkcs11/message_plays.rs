@@ -6,22 +6,20 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use cryptoki_sys::{
-    CK_BBOOL, CK_BYTE, CK_FLAGS, CK_FUNCTION_LIST, CK_FUNCTION_LIST_3_0, CK_GCM_MESSAGE_PARAMS,
+    CK_BYTE, CK_FLAGS, CK_FUNCTION_LIST, CK_FUNCTION_LIST_3_0, CK_GCM_MESSAGE_PARAMS,
     CK_GCM_PARAMS, CK_MECHANISM, CK_NOTIFY, CK_OBJECT_HANDLE, CK_RV, CK_SESSION_HANDLE, CK_SLOT_ID,
-    CK_TOKEN_INFO, CK_ULONG, CK_USER_TYPE, CKG_GENERATE_RANDOM, CKG_NO_GENERATE,
-    CKR_ENCRYPTED_DATA_INVALID, CKR_OK, CKR_OPERATION_ACTIVE, CKR_OPERATION_NOT_INITIALIZED,
-    CKR_SESSION_COUNT,
+    CK_ULONG, CKG_GENERATE_RANDOM, CKG_NO_GENERATE, CKR_ENCRYPTED_DATA_INVALID, CKR_OK,
+    CKR_OPERATION_ACTIVE, CKR_OPERATION_NOT_INITIALIZED, CKR_SESSION_COUNT,
 };
 
 use super::session::Pkcs11Session;
-use super::stage::{self, KEY, close, generate, metrics};
-use super::{Library, Pkcs11Backend, TokenSelector};
+use super::stage::{self, KEY};
+use super::{Library, Pkcs11Backend};
 use crate::hsm::backend::{Backend, ObjectHandle, Sealed, Session};
 use crate::hsm::codes::Code;
 use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::iv;
 use crate::hsm::profile;
-use crate::secret::Secret;
 
 const TEXT: &[u8] = b"somebody's";
 const AAD: &[u8] = b"aad";
@@ -317,38 +315,15 @@ extern "C" fn random(_: CK_SESSION_HANDLE, output: *mut CK_BYTE, length: CK_ULON
     CKR_OK
 }
 
-extern "C" fn login(_: CK_SESSION_HANDLE, _: CK_USER_TYPE, _: *mut CK_BYTE, _: CK_ULONG) -> CK_RV {
-    CKR_OK
-}
-
-extern "C" fn slots(_: CK_BBOOL, slots: *mut CK_SLOT_ID, count: *mut CK_ULONG) -> CK_RV {
-    // SAFETY: the caller gives room for more than one.
-    unsafe { (*slots, *count) = (0, 1) };
-    CKR_OK
-}
-
-extern "C" fn token_info(_: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {
-    let mut label = [b' '; 32];
-    label[..4].copy_from_slice(b"play");
-    // SAFETY: the caller gives a valid place.
-    unsafe { (*info).label = label };
-    CKR_OK
-}
-
 fn library() -> Arc<Library> {
     let functions = CK_FUNCTION_LIST {
-        C_GetSlotList: Some(slots),
-        C_GetTokenInfo: Some(token_info),
         C_OpenSession: Some(open),
-        C_CloseSession: Some(close),
-        C_Login: Some(login),
-        C_GenerateKey: Some(generate),
         C_GenerateRandom: Some(random),
         C_EncryptInit: Some(init),
         C_DecryptInit: Some(init),
         C_Encrypt: Some(encrypt),
         C_Decrypt: Some(decrypt),
-        ..CK_FUNCTION_LIST::default()
+        ..stage::functions()
     };
     let newer = CK_FUNCTION_LIST_3_0 {
         C_MessageEncryptInit: Some(encrypt_init),
@@ -363,9 +338,7 @@ fn library() -> Arc<Library> {
 }
 
 fn backend() -> Pkcs11Backend {
-    let (selector, pin) = (TokenSelector::Label("play".into()), Secret::new("1234".to_owned()));
-    let backend = Pkcs11Backend::new(library(), selector, pin, metrics());
-    backend.with_profile(Some(&profile::KRYOPTIC))
+    stage::backend(library(), Some(&profile::KRYOPTIC))
 }
 
 fn session() -> Pkcs11Session {

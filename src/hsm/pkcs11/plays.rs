@@ -5,19 +5,17 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use cryptoki_sys::{
-    CK_BBOOL, CK_BYTE, CK_FUNCTION_LIST, CK_GCM_PARAMS, CK_INFO, CK_MECHANISM, CK_RV,
-    CK_SESSION_HANDLE, CK_SLOT_ID, CK_TOKEN_INFO, CK_ULONG, CK_USER_TYPE,
-    CKR_ENCRYPTED_DATA_INVALID, CKR_OK,
+    CK_BYTE, CK_FUNCTION_LIST, CK_GCM_PARAMS, CK_INFO, CK_MECHANISM, CK_RV, CK_SESSION_HANDLE,
+    CK_ULONG, CKR_ENCRYPTED_DATA_INVALID, CKR_OK,
 };
 
 use super::session::Pkcs11Session;
-use super::stage::{self, KEY, close, generate, metrics, open};
+use super::stage::{self, KEY};
 use super::token_iv::admit;
-use super::{Library, Pkcs11Backend, TokenSelector};
+use super::{Library, Pkcs11Backend};
 use crate::hsm::backend::{Backend, Sealed, Session};
 use crate::hsm::fault::{Cause, Fault, FaultKind};
 use crate::hsm::profile::{self, IvSource, Profile};
-use crate::secret::Secret;
 use crate::wire::gcm::Iv;
 
 const TEXT: &[u8] = b"somebody's";
@@ -128,24 +126,6 @@ extern "C" fn decrypt(
     CKR_OK
 }
 
-extern "C" fn login(_: CK_SESSION_HANDLE, _: CK_USER_TYPE, _: *mut CK_BYTE, _: CK_ULONG) -> CK_RV {
-    CKR_OK
-}
-
-extern "C" fn slots(_: CK_BBOOL, slots: *mut CK_SLOT_ID, count: *mut CK_ULONG) -> CK_RV {
-    // SAFETY: the caller gives room for more than one.
-    unsafe { (*slots, *count) = (0, 1) };
-    CKR_OK
-}
-
-extern "C" fn token_info(_: CK_SLOT_ID, info: *mut CK_TOKEN_INFO) -> CK_RV {
-    let mut label = [b' '; 32];
-    label[..4].copy_from_slice(b"play");
-    // SAFETY: the caller gives a valid place.
-    unsafe { (*info).label = label };
-    CKR_OK
-}
-
 extern "C" fn module_info(info: *mut CK_INFO) -> CK_RV {
     let words = SLOT_WORDS.with_borrow(|words| words.as_bytes());
     let mut description = [b' '; 32];
@@ -158,17 +138,11 @@ extern "C" fn module_info(info: *mut CK_INFO) -> CK_RV {
 fn library() -> Arc<Library> {
     Arc::new(Library::of_functions(CK_FUNCTION_LIST {
         C_GetInfo: Some(module_info),
-        C_GetSlotList: Some(slots),
-        C_GetTokenInfo: Some(token_info),
-        C_OpenSession: Some(open),
-        C_CloseSession: Some(close),
-        C_Login: Some(login),
-        C_GenerateKey: Some(generate),
         C_EncryptInit: Some(init),
         C_DecryptInit: Some(init),
         C_Encrypt: Some(encrypt),
         C_Decrypt: Some(decrypt),
-        ..CK_FUNCTION_LIST::default()
+        ..stage::functions()
     }))
 }
 
@@ -181,8 +155,7 @@ fn encrypted(session: &mut Pkcs11Session) -> Result<Sealed, Fault> {
 }
 
 fn backend(profile: Option<&'static Profile>) -> Pkcs11Backend {
-    let (selector, pin) = (TokenSelector::Label("play".into()), Secret::new("1234".to_owned()));
-    Pkcs11Backend::new(library(), selector, pin, metrics()).with_profile(profile)
+    stage::backend(library(), profile)
 }
 
 /// The profiles whose tokens make IVs, each with a play that fits.
